@@ -1,0 +1,262 @@
+package job
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Limits of what a job may say.
+const (
+	// MaxCustomID is the longest custom_id, in bytes.
+	MaxCustomID = 512
+	// MaxChain is how many backends a chain may name.
+	MaxChain = 100
+	// MaxMetadata is the longest metadata as written, in bytes.
+	MaxMetadata = 16 << 10
+	// MaxTimeout is the longest timeout_ms.
+	MaxTimeout = 7 * 24 * time.Hour
+)
+
+// Decoder turns job messages into jobs. It is safe for concurrent use. The zero
+// value is not valid: use [NewDecoder].
+type Decoder struct {
+	subjects Subjects
+	allow    ReplyRule
+}
+
+// NewDecoder returns a decoder for the installation that subjects names. allow
+// says to which subjects a job may have its result and events sent.
+func NewDecoder(subjects Subjects, allow ReplyRule) *Decoder {
+	return &Decoder{subjects: subjects, allow: allow}
+}
+
+// Decode checks the job that was published as id to queue and returns it. The
+// payload is an envelope, an object with a member `body`, or a bare request
+// body, an object with `messages`, `prompt` or `input`. Every error is a
+// *[FieldError]. The time it takes is linear in the payload, whatever that holds.
+//
+// The job's Body and Metadata are parts of payload, not copies: payload must not
+// be changed while the job is in use. Whether the routes, backends and classes
+// that the job names exist is for the caller to check.
+func (d *Decoder) Decode(queue, id string, payload []byte, h Header) (*Job, error) {
+	if err := CheckQueue(queue); err != nil {
+		return nil, err
+	}
+	if err := CheckID(id); err != nil {
+		return nil, err
+	}
+	if err := checkText("payload", payload); err != nil {
+		return nil, err
+	}
+	whole := value{"payload", payload[skipSpace(payload, 0):]}
+	if err := whole.mustBe("an object"); err != nil {
+		return nil, err
+	}
+	j := &Job{Queue: queue, ID: id, CustomID: id, URL: URLChat, TraceParent: traceParent(h)}
+	if isEnvelope(payload) {
+		if err := d.envelope(j, value{"", whole.raw}); err != nil {
+			return nil, err
+		}
+	} else {
+		if err := j.bare(payload, value{"", whole.raw}); err != nil {
+			return nil, err
+		}
+	}
+	if to := h.fold(HeaderReplyTo); to != "" && j.ReplyTo == "" {
+		if err := d.checkReply(HeaderReplyTo, to); err != nil {
+			return nil, err
+		}
+		j.ReplyTo = to
+	}
+	return j, nil
+}
+
+// envelopeFields are the top-level fields of the envelope, in the order of the
+// documentation.
+func envelopeFields() []string {
+	return []string{
+		"custom_id", "method", "url", "body", "route", "chain", "primary", "policy",
+		"timeout_ms", "deadline", "reply_to", "events_to", "metadata",
+	}
+}
+
+func (d *Decoder) envelope(j *Job, v value) error {
+	var body *value
+	err := v.object(len(envelopeFields()), func(name string, field value) error {
+		switch {
+		case !slices.Contains(envelopeFields(), name):
+			return unknownField(name, field)
+		case field.null():
+			return nil
+		case name == "body":
+			body = &field
+			return nil
+		}
+		return d.field(j, name, field)
+	})
+	switch {
+	case err != nil:
+		return err
+	case body == nil:
+		return invalid("body", "is required")
+	}
+	return j.readBody(*body)
+}
+
+func unknownField(name string, field value) error {
+	if name == "id" || name == "queue" {
+		return invalid(field.path, "belongs into a request to an endpoint; a job in a stream has it in its subject")
+	}
+	return invalid(field.path, "is no field of a job; there are: %s", strings.Join(envelopeFields(), ", "))
+}
+
+// field reads one field of the envelope, body excepted.
+func (d *Decoder) field(j *Job, name string, v value) (err error) {
+	switch name {
+	case "custom_id":
+		var s string
+		if s, err = v.text(MaxCustomID); s != "" {
+			j.CustomID = s
+		}
+	case "method":
+		_, err = v.oneOf("POST")
+	case "url":
+		j.URL, err = v.oneOf(URLChat, URLCompletions, URLEmbeddings)
+	case "route":
+		j.Route, err = v.name()
+	case "chain":
+		j.Chain, err = v.names(MaxChain)
+		if err == nil && len(j.Chain) == 0 {
+			err = invalid(v.path, "is empty")
+		}
+	case "primary":
+		j.Primary, err = v.name()
+	case "policy":
+		j.Policy, err = readPolicy(v)
+	case "timeout_ms":
+		var ms int64
+		ms, err = v.integer(1, MaxTimeout.Milliseconds())
+		j.Timeout = time.Duration(ms) * time.Millisecond
+	case "deadline":
+		j.Deadline, err = v.time()
+	case "reply_to":
+		j.ReplyTo, err = d.subject(v)
+	case "events_to":
+		j.EventsTo, err = d.subject(v)
+	case "metadata":
+		if err = v.mustBe("an object"); err == nil && len(v.raw) > MaxMetadata {
+			err = invalid(v.path, "has %d bytes; at most %d", len(v.raw), MaxMetadata)
+		}
+		j.Metadata = json.RawMessage(v.raw)
+	}
+	return err
+}
+
+// subject reads a subject that the job may have something sent to.
+func (d *Decoder) subject(v value) (string, error) {
+	s, err := v.text(MaxSubject)
+	if err != nil {
+		return "", err
+	}
+	return s, d.checkReply(v.path, s)
+}
+
+func (d *Decoder) checkReply(field, subject string) error {
+	if err := checkSubject(subject); err != nil {
+		return invalid(field, "%v", err)
+	}
+	if d.subjects.Own(subject) {
+		return invalid(field, "lies in the subjects of this installation, %s", d.subjects.Prefix()+".>")
+	}
+	if !d.allow.Allows(subject) {
+		return invalid(field, "is not among the subjects that the workers may reply to")
+	}
+	return nil
+}
+
+// bare reads a job that is nothing but a request body; its url follows from the
+// field it has.
+func (j *Job) bare(payload []byte, v value) error {
+	has := content(v.raw)
+	switch {
+	case len(has) == 0:
+		return invalid("body", "is required, or messages, prompt or input of a bare request")
+	case has["messages"]:
+		j.URL = URLChat
+	case has["prompt"]:
+		j.URL = URLCompletions
+	case has["input"]:
+		j.URL = URLEmbeddings
+	}
+	err := j.readBody(v)
+	j.Body = json.RawMessage(payload)
+	return err
+}
+
+// content tells which of the fields that can hold the question are in a request
+// body, and whether they are not null.
+func content(body []byte) map[string]bool {
+	has := make(map[string]bool)
+	for m := range members(body) {
+		if m.is("messages") || m.is("prompt") || m.is("input") {
+			has[string(m.name)] = body[m.value] != 'n'
+		}
+	}
+	return has
+}
+
+// needs is the field without which a request to url makes no sense.
+func needs(url string) string {
+	switch url {
+	case URLCompletions:
+		return "prompt"
+	case URLEmbeddings:
+		return "input"
+	}
+	return "messages"
+}
+
+// readBody takes from the request body what a worker must know. The rest is the
+// provider's business. Of a repeated field the last counts, as it does for the
+// providers.
+func (j *Job) readBody(v value) error {
+	if err := v.mustBe("an object"); err != nil {
+		return err
+	}
+	j.Body = json.RawMessage(v.raw)
+	for m := range members(v.raw) {
+		if !m.is("model") && !m.is("stream") {
+			continue
+		}
+		name := string(m.name)
+		if err := j.bodyField(name, v.at(name, v.raw[m.value:m.end:m.end])); err != nil {
+			return err
+		}
+	}
+	has, need := content(v.raw), needs(j.URL)
+	if has[need] {
+		return nil
+	}
+	for _, url := range []string{URLChat, URLCompletions, URLEmbeddings} {
+		if has[needs(url)] {
+			return invalid(v.at(need, nil).path, "is required by url %s; with %s it is %s", j.URL, needs(url), url)
+		}
+	}
+	return invalid(v.at(need, nil).path, "is required by url %s", j.URL)
+}
+
+func (j *Job) bodyField(name string, v value) (err error) {
+	switch {
+	case name == "model" && v.null():
+		j.Model = ""
+	case name == "model":
+		j.Model, err = v.text(len(v.raw))
+	case v.null():
+		j.Stream = false
+	default:
+		j.Stream, err = v.boolean()
+	}
+	return err
+}

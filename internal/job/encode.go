@@ -1,0 +1,157 @@
+package job
+
+import (
+	"bytes"
+	"encoding/json"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+)
+
+// timeLayout is RFC 3339 in UTC with milliseconds, always three digits.
+const timeLayout = "2006-01-02T15:04:05.000Z"
+
+// Encode returns r as JSON without any space of its own. The body of the response
+// and the metadata are in it byte for byte, with the spaces and newlines they have.
+func (r *Result) Encode() []byte { return encode(r) }
+
+// Encode returns e as JSON.
+func (e *Event) Encode() []byte { return encode(e) }
+
+// Encode returns d as JSON with Job in it byte for byte; a Job that
+// is no JSON is wrapped as [RawJob] does.
+func (d *DeadLetter) Encode() []byte {
+	if wellFormed(d.Job) {
+		return encode(d)
+	}
+	wrapped := *d
+	wrapped.Job = RawJob(d.Job)
+	return encode(&wrapped)
+}
+
+// Encode returns r as JSON.
+func (r Receipt) Encode() []byte { return encode(r) }
+
+// encode writes v as encoding/json would, but for what the wire contract asks
+// beyond that: raw JSON stays byte for byte where encoding/json compacts it and
+// escapes its < > &; times have milliseconds; a nil slice is [] and a nil map
+// {}; and it cannot fail, because a result that cannot be stored would be lost.
+// So raw bytes that are no JSON become a string of it, and a number that JSON
+// cannot hold becomes null. Types of this package only: no cycles, no embedding.
+func encode(v any) []byte {
+	e := new(encoder)
+	e.json = json.NewEncoder(&e.buf)
+	e.json.SetEscapeHTML(false)
+	e.value(reflect.ValueOf(v))
+	return e.buf.Bytes()
+}
+
+type encoder struct {
+	buf  bytes.Buffer
+	json *json.Encoder // writes to buf
+}
+
+func (e *encoder) value(v reflect.Value) {
+	switch kind := v.Kind(); {
+	case kind == reflect.Invalid, (kind == reflect.Pointer || kind == reflect.Interface) && v.IsNil():
+		e.buf.WriteString("null")
+	case kind == reflect.Pointer, kind == reflect.Interface:
+		e.value(v.Elem())
+	case v.Type() == reflect.TypeFor[json.RawMessage]():
+		e.raw(v.Bytes())
+	case v.Type() == reflect.TypeFor[time.Time]():
+		e.time(v.Interface().(time.Time))
+	case kind == reflect.String:
+		e.plain(strings.ToValidUTF8(v.String(), "\ufffd"))
+	case kind == reflect.Struct:
+		e.object(v)
+	case kind == reflect.Map:
+		e.mapping(v)
+	case kind == reflect.Slice:
+		e.list(v)
+	default:
+		e.plain(v.Interface())
+	}
+}
+
+// plain writes a string in UTF-8, a number or a boolean.
+func (e *encoder) plain(v any) {
+	if err := e.json.Encode(v); err != nil { // NaN or infinite; then nothing was written
+		e.buf.WriteString("null")
+		return
+	}
+	e.buf.Truncate(e.buf.Len() - 1) // the newline
+}
+
+func (e *encoder) raw(text []byte) {
+	if len(text) == 0 {
+		e.buf.WriteString("null")
+		return
+	}
+	e.buf.Write(RawBody(text))
+}
+
+func (e *encoder) time(t time.Time) {
+	first, last := time.Time{}, time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC) // what RFC 3339 can hold
+	switch {
+	case t.Before(first):
+		t = first
+	case t.After(last):
+		t = last
+	}
+	e.plain(t.UTC().Format(timeLayout))
+}
+
+func (e *encoder) object(v reflect.Value) {
+	e.buf.WriteByte('{')
+	comma := false
+	for field, value := range v.Fields() {
+		name, option, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if option == "omitempty" && empty(value) {
+			continue
+		}
+		e.name(name, comma)
+		e.value(value)
+		comma = true
+	}
+	e.buf.WriteByte('}')
+}
+
+func (e *encoder) mapping(v reflect.Value) {
+	e.buf.WriteByte('{')
+	keys := v.MapKeys()
+	slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
+	for i, key := range keys {
+		e.name(key.String(), i > 0)
+		e.value(v.MapIndex(key))
+	}
+	e.buf.WriteByte('}')
+}
+
+func (e *encoder) list(v reflect.Value) {
+	e.buf.WriteByte('[')
+	for i := range v.Len() {
+		if i > 0 {
+			e.buf.WriteByte(',')
+		}
+		e.value(v.Index(i))
+	}
+	e.buf.WriteByte(']')
+}
+
+func (e *encoder) name(name string, comma bool) {
+	if comma {
+		e.buf.WriteByte(',')
+	}
+	e.plain(name)
+	e.buf.WriteByte(':')
+}
+
+// empty is what omitempty leaves out.
+func empty(v reflect.Value) bool {
+	if kind := v.Kind(); kind == reflect.Slice || kind == reflect.Map {
+		return v.Len() == 0
+	}
+	return v.IsZero()
+}
