@@ -110,7 +110,7 @@ func TestTheTablesOfTheDocumentNameEveryField(t *testing.T) {
 		"Result":      fields(reflect.TypeFor[job.Result]()),
 		"Attempts":    fields(reflect.TypeFor[job.Attempt]()),
 		"Dead letter": fields(reflect.TypeFor[job.DeadLetter]()),
-		"Headers":     {job.HeaderReplyTo, "Nats-Msg-Id", job.HeaderTraceParent, job.HeaderRedrives, job.HeaderJobSeq},
+		"Headers":     {job.HeaderReplyTo, "Nats-Msg-Id", job.HeaderTraceParent, job.HeaderRedrives, job.HeaderJobSeq, job.HeaderAttempt},
 	} {
 		var have []string
 		for _, row := range rows(t, heading) {
