@@ -1,0 +1,259 @@
+package openai
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"understudy/internal/backend"
+	"understudy/internal/job"
+)
+
+// answer is what a body with a good status says.
+type answer struct {
+	// verdict is why the answer is not acceptable; its class is empty when it is.
+	verdict Verdict
+	id      string
+	model   string
+	usage   *job.Usage
+	cost    *float64
+}
+
+// read judges a whole body that came with status, which is 2xx.
+func read(url string, status int, header http.Header, body []byte) answer {
+	text := bytes.TrimSpace(body)
+	var top map[string]json.RawMessage
+	switch {
+	case len(text) == 0:
+		return bad(backend.BadResponse, "the answer is empty")
+	case isHTML(text):
+		return bad(backend.BadResponse, "the answer is an HTML page")
+	case !json.Valid(text):
+		return bad(backend.BadResponse, "the answer is not JSON, or only a part of it")
+	case json.Unmarshal(text, &top) != nil || top == nil:
+		if v := Classify(status, header, capped(text)); v.told {
+			return answer{verdict: v}
+		}
+		return bad(backend.BadResponse, "the answer is not a JSON object")
+	}
+	a := answer{id: str(top["id"]), model: str(top["model"])}
+	a.usage, a.cost = usageOf(top["usage"], header)
+	if failed(top) {
+		a.verdict = Classify(status, header, capped(text))
+		return a
+	}
+	if url == job.URLEmbeddings {
+		a.verdict = judgeEmbeddings(top["data"])
+	} else {
+		a.verdict = judgeChoices(top, status, header)
+	}
+	if a.verdict.Class == backend.BadResponse {
+		// Not an answer: it may still say why in some other shape.
+		if v := Classify(status, header, capped(text)); v.told {
+			a.verdict = v
+		}
+	}
+	return a
+}
+
+// bad is an answer that cannot be used, in our own words.
+func bad(class backend.Class, message string) answer {
+	return answer{verdict: Verdict{Class: class, Message: message}}
+}
+
+// capped returns as much of a body as an error is read from.
+func capped(body []byte) []byte { return body[:min(len(body), maxErrorBody)] }
+
+// failed reports whether a JSON object says of itself that it is an error.
+func failed(top map[string]json.RawMessage) bool {
+	switch e := bytes.TrimSpace(top["error"]); string(e) {
+	case "", "null", "{}", `""`, "false", "[]":
+	default:
+		return true
+	}
+	return str(top["type"]) == "error" || str(top["object"]) == "error"
+}
+
+func judgeEmbeddings(data json.RawMessage) Verdict {
+	var list []struct {
+		Embedding json.RawMessage `json:"embedding"`
+	}
+	if json.Unmarshal(data, &list) != nil || len(list) == 0 {
+		return Verdict{Class: backend.BadResponse, Message: "the answer has no embeddings"}
+	}
+	for _, item := range list {
+		switch string(bytes.TrimSpace(item.Embedding)) {
+		case "", "null", "[]", `""`:
+			return Verdict{Class: backend.EmptyOutput, Message: "an embedding is empty"}
+		}
+	}
+	return Verdict{}
+}
+
+// judgeChoices accepts an answer when at least one choice is acceptable; what
+// is wrong with the first one decides otherwise.
+func judgeChoices(top map[string]json.RawMessage, status int, header http.Header) Verdict {
+	var feedback struct {
+		BlockReason string `json:"blockReason"`
+	}
+	_ = json.Unmarshal(orNull(top["promptFeedback"]), &feedback)
+	if feedback.BlockReason != "" {
+		return Verdict{Class: backend.ContentFilter, Code: feedback.BlockReason, Message: "the prompt was blocked"}
+	}
+	var choices []map[string]json.RawMessage
+	if json.Unmarshal(orNull(top["choices"]), &choices) != nil || len(choices) == 0 {
+		return Verdict{Class: backend.BadResponse, Message: "the answer has no choices"}
+	}
+	var first Verdict
+	for i, choice := range choices {
+		v := judgeChoice(choice, status, header)
+		if v.Class == "" {
+			return v
+		}
+		if i == 0 {
+			first = v
+		}
+	}
+	return first
+}
+
+func judgeChoice(choice map[string]json.RawMessage, status int, header http.Header) Verdict {
+	finish := strings.ToLower(str(choice["finish_reason"]))
+	if failed(choice) {
+		return Classify(status, header, slices.Concat([]byte(`{"error":`), orNull(choice["error"]), []byte("}")))
+	}
+	var message map[string]json.RawMessage
+	_ = json.Unmarshal(orNull(choice["message"]), &message)
+	text, isText := choice["text"]
+	switch {
+	case finish == "error":
+		return Verdict{Class: backend.ServerError, Code: finish, Message: "the answer ended with an error"}
+	case isFiltered(finish):
+		return Verdict{Class: backend.ContentFilter, Code: finish, Message: "the answer was filtered"}
+	case message == nil && !isText:
+		return Verdict{Class: backend.BadResponse, Message: "a choice has no message"}
+	case finish == "length" || finish == "max_tokens":
+		return Verdict{}
+	case isText && hasText(text), hasOutput(message):
+		return Verdict{}
+	case isFiltered(strings.ToLower(str(choice["native_finish_reason"]))):
+		return Verdict{Class: backend.ContentFilter, Message: "the answer was filtered"}
+	}
+	return Verdict{Class: backend.EmptyOutput, Message: "the answer is empty"}
+}
+
+// isFiltered reports whether a finish reason, in lower case, is a refusal by
+// policy: OpenAI's and Azure's, Gemini's, Anthropic's, Bedrock's and Zhipu's.
+func isFiltered(reason string) bool {
+	switch reason {
+	case "content_filter", "content_filtered", "safety", "image_safety", "recitation", "prohibited_content",
+		"blocklist", "spii", "refusal", "guardrail_intervened", "guardrails", "sensitive", "model_armor":
+		return true
+	}
+	return false
+}
+
+// hasOutput reports whether a message holds an answer. Reasoning alone is none.
+func hasOutput(message map[string]json.RawMessage) bool {
+	for _, name := range []string{"content", "refusal"} {
+		if hasText(message[name]) {
+			return true
+		}
+	}
+	for _, name := range []string{"tool_calls", "function_call", "audio", "images"} {
+		switch string(bytes.TrimSpace(message[name])) {
+		case "", "null", "[]", "{}":
+		default:
+			return true
+		}
+	}
+	return false
+}
+
+// hasText reports whether content is a string that is not blank, or a list with
+// a part that is not a blank text.
+func hasText(content json.RawMessage) bool {
+	if strings.TrimSpace(str(content)) != "" {
+		return true
+	}
+	var parts []map[string]json.RawMessage
+	if json.Unmarshal(orNull(content), &parts) != nil {
+		return false
+	}
+	for _, part := range parts {
+		text, isText := part["text"]
+		if !isText || strings.TrimSpace(str(text)) != "" {
+			return true
+		}
+	}
+	return false
+}
+
+func orNull(value json.RawMessage) json.RawMessage {
+	if len(value) == 0 {
+		return json.RawMessage("null")
+	}
+	return value
+}
+
+// usageOf reads what a provider counted, and what it says the call cost in USD:
+// OpenRouter in usage.cost, DeepInfra in usage.estimated_cost, LiteLLM in a
+// header. Both are nil when it does not say.
+func usageOf(raw json.RawMessage, header http.Header) (*job.Usage, *float64) {
+	var u map[string]json.RawMessage
+	_ = json.Unmarshal(orNull(raw), &u)
+	cost := firstNumber(u, "cost", "estimated_cost")
+	if cost == nil {
+		if f, err := strconv.ParseFloat(header.Get("X-Litellm-Response-Cost"), 64); err == nil && usable(f) {
+			cost = &f
+		}
+	}
+	in, out := firstNumber(u, "prompt_tokens", "input_tokens"), firstNumber(u, "completion_tokens", "output_tokens")
+	if in == nil && out == nil {
+		return nil, cost
+	}
+	usage := new(job.Usage)
+	if in != nil {
+		usage.InputTokens = int64(*in)
+	}
+	if out != nil {
+		usage.OutputTokens = int64(*out)
+	}
+	return usage, cost
+}
+
+// firstNumber returns the first of the named members that is a usable number.
+func firstNumber(from map[string]json.RawMessage, names ...string) *float64 {
+	for _, name := range names {
+		var f float64
+		if value := from[name]; !isNull(value) && json.Unmarshal(value, &f) == nil && usable(f) {
+			return &f
+		}
+	}
+	return nil
+}
+
+// usable reports whether a number can be a count or a price.
+func usable(f float64) bool { return f >= 0 && f <= 1e15 && !math.IsNaN(f) }
+
+// costOf returns what a call cost in USD: what the provider reported, or else
+// by the tokens, or else by the time. It is nil when that is not known.
+func (c *Client) costOf(reported *float64, usage *job.Usage, took time.Duration) *float64 {
+	var cost float64
+	switch {
+	case reported != nil:
+		return reported
+	case usage != nil && (c.cfg.PriceInput > 0 || c.cfg.PriceOutput > 0):
+		cost = (float64(usage.InputTokens)*c.cfg.PriceInput + float64(usage.OutputTokens)*c.cfg.PriceOutput) / 1e6
+	case c.cfg.PriceHour > 0:
+		cost = took.Hours() * c.cfg.PriceHour
+	default:
+		return nil
+	}
+	return &cost
+}

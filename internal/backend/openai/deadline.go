@@ -1,0 +1,87 @@
+package openai
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"understudy/internal/backend"
+)
+
+// limitError is the cause of a call that one of the backend's own limits ended.
+type limitError struct {
+	what  string
+	limit time.Duration
+}
+
+// Error implements error.
+func (e *limitError) Error() string { return fmt.Sprintf("%s %s", e.what, e.limit) }
+
+// Unwrap makes errors.Is(err, context.DeadlineExceeded) hold.
+func (e *limitError) Unwrap() error { return context.DeadlineExceeded }
+
+// watch ends a call that is too slow, by cancelling its context with a
+// [limitError] as the cause. It belongs to the goroutine of the call.
+type watch struct {
+	cancel  context.CancelCauseFunc
+	silence time.Duration // between tokens; 0 when the whole call is limited
+	timer   *time.Timer
+	spoke   bool
+}
+
+// newWatch starts the clock of one call. The caller must stop the watch.
+func (c *Client) newWatch(ctx context.Context, streams bool) (context.Context, *watch) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	w := &watch{cancel: cancel}
+	if streams && c.cfg.FirstTokenTimeout > 0 {
+		w.silence = c.cfg.Timeout
+		w.arm("no first token in", c.cfg.FirstTokenTimeout)
+		return ctx, w
+	}
+	w.arm("no answer in", c.cfg.Timeout)
+	return ctx, w
+}
+
+// token tells that a token has come.
+func (w *watch) token() {
+	if w.silence == 0 {
+		return
+	}
+	if w.spoke {
+		w.timer.Reset(w.silence)
+		return
+	}
+	w.spoke = true
+	w.timer.Stop()
+	w.arm("no token for", w.silence)
+}
+
+func (w *watch) arm(what string, limit time.Duration) {
+	w.timer = time.AfterFunc(limit, func() { w.cancel(&limitError{what: what, limit: limit}) })
+}
+
+// cutIn ends the call after d at the latest, whatever its other limits are.
+func (w *watch) cutIn(d time.Duration) {
+	w.timer.Stop()
+	w.arm("no end of the answer in", d)
+}
+
+// stop ends the clock and releases the context.
+func (w *watch) stop() {
+	w.timer.Stop()
+	w.cancel(nil)
+}
+
+// ended returns why a context that is done is done: the class, the words for it
+// and the cause. Whether the backend or the job was too slow shows in the words.
+func ended(ctx context.Context) (backend.Class, string, error) {
+	cause := context.Cause(ctx)
+	if own, ok := errors.AsType[*limitError](cause); ok {
+		return backend.Timeout, own.Error(), cause
+	}
+	if errors.Is(cause, context.DeadlineExceeded) {
+		return backend.Timeout, "the job's time budget ran out", cause
+	}
+	return backend.Canceled, "the call was cancelled", cause
+}

@@ -1,0 +1,265 @@
+package openai
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"understudy/internal/backend"
+)
+
+// Limits of the transport and of what is read.
+const (
+	dialTimeout = 3 * time.Second
+	// idleTimeout is below the 60 s after which many servers and load balancers
+	// drop an idle connection, so that the client is the one to close it.
+	idleTimeout = 50 * time.Second
+	// pingAfter and pingTimeout find an HTTP/2 connection whose peer is gone;
+	// without them every later call would be put on it.
+	pingAfter   = 15 * time.Second
+	pingTimeout = 10 * time.Second
+	// maxErrorBody is how much of an error's body is read and kept.
+	maxErrorBody = 64 << 10
+	// maxHeader bounds the header of an answer.
+	maxHeader = 256 << 10
+	// drainTime is how long the end of an answer is waited for that is complete
+	// already. With it the connection is used again, without it closed.
+	drainTime = 100 * time.Millisecond
+)
+
+// exchange is one HTTP call: what is to be sent, and what came of it.
+type exchange struct {
+	body    []byte
+	headers Headers
+	jobID   string
+	streams bool
+	limit   int64
+	watch   *watch
+	chunk   func([]byte)
+	started time.Time
+
+	status int // 0 until there is a header
+	header http.Header
+	// raw is the body as sent; of a stream it is the event that ended it.
+	raw []byte
+	// assembled is set when the answer was a stream.
+	assembled *assembly
+	// done tells that the stream said it has ended.
+	done bool
+	// failed is why the stream is an error; nil when it is none.
+	failed     *Verdict
+	firstToken time.Duration
+	// err is why the answer could not be read to its end.
+	err error
+}
+
+// exchangeKey is the context key of the call's exchange.
+type exchangeKey struct{}
+
+// doer is the HTTP client that go-openai gets. go-openai makes the URL and the
+// authentication; doer takes the exchange out of the request's context, sends
+// its body instead of go-openai's, and keeps the answer there.
+type doer struct{ http *http.Client }
+
+// newTransport returns the transport of one backend. dial may be nil.
+func newTransport(cfg Config, dial func(context.Context, string, string) (net.Conn, error)) *http.Transport {
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: pingAfter}).DialContext
+	}
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            dial,
+		TLSHandshakeTimeout:    2 * dialTimeout,
+		MaxIdleConnsPerHost:    cfg.Concurrency,
+		IdleConnTimeout:        idleTimeout,
+		MaxResponseHeaderBytes: maxHeader,
+		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+		// A compressed stream would hold tokens back.
+		DisableCompression: true,
+	}
+}
+
+// newDoer returns a client that follows no redirect, which would carry the key
+// to another host, and keeps no cookies.
+func newDoer(transport *http.Transport) *doer {
+	return &doer{http: &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// Do implements go-openai's HTTPDoer. Whatever the provider answers, go-openai
+// gets an empty object; it gets an error when there was no answer.
+func (d *doer) Do(req *http.Request) (*http.Response, error) {
+	x, ok := req.Context().Value(exchangeKey{}).(*exchange)
+	if !ok {
+		return nil, errors.New("a request without an exchange")
+	}
+	x.prepare(req)
+	x.started = time.Now()
+	resp, err := d.http.Do(req)
+	if err != nil {
+		x.err = err
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	x.status, x.header = resp.StatusCode, resp.Header
+	x.read(resp)
+	return &http.Response{
+		StatusCode: http.StatusOK, Header: http.Header{}, Request: req,
+		Body: io.NopCloser(strings.NewReader("{}")),
+	}, nil
+}
+
+// prepare makes the request ours.
+func (x *exchange) prepare(req *http.Request) {
+	// With GetBody a request that was never sent, because the idle connection
+	// was just being closed, goes out on another one. Without an Idempotency-Key
+	// net/http replays nothing else.
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(x.body)), nil }
+	req.Body, _ = req.GetBody()
+	req.ContentLength = int64(len(x.body))
+	req.Header.Set("User-Agent", "understudy")
+	if x.streams {
+		req.Header.Set("Accept", "text/event-stream, application/json")
+	}
+	if x.jobID != "" {
+		req.Header.Set("X-Client-Request-Id", x.jobID)
+	}
+	for name, value := range x.headers {
+		if strings.EqualFold(name, "Host") {
+			req.Host = value
+			continue
+		}
+		req.Header.Set(name, value)
+	}
+}
+
+// read reads the answer, as a stream if it looks like one: some providers
+// stream unasked, others answer a streaming call with plain JSON.
+func (x *exchange) read(resp *http.Response) {
+	if x.status == http.StatusSwitchingProtocols {
+		return // the connection is not ours to read
+	}
+	body := bufio.NewReader(resp.Body)
+	if x.status/100 == 2 {
+		if x.looksStreamed(body) {
+			x.readEvents(body)
+			return
+		}
+		x.raw, x.err = readAll(body, x.limit)
+		return
+	}
+	x.raw, x.err = readAll(body, maxErrorBody)
+	if errors.Is(x.err, errTooLong) {
+		x.err = nil // what was read of it is enough
+	}
+}
+
+// looksStreamed waits for the first bytes that say what the body is.
+func (x *exchange) looksStreamed(body *bufio.Reader) bool {
+	for n := 1; n <= body.Size(); n++ {
+		text, err := body.Peek(n)
+		text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
+		if text = bytes.TrimLeft(text, "\r\n\t "); len(text) == 0 && err == nil {
+			continue
+		}
+		if len(text) == 0 || text[0] == '{' || text[0] == '[' || text[0] == '<' {
+			return false
+		}
+		if strings.HasPrefix(x.header.Get("Content-Type"), "text/event-stream") {
+			return true
+		}
+		text, _ = body.Peek(min(n+len("event:"), body.Size()))
+		return looksLikeEvents(text)
+	}
+	return false
+}
+
+// readAll reads at most limit bytes and says errTooLong when there are more.
+func readAll(r io.Reader, limit int64) ([]byte, error) {
+	return io.ReadAll(&cappedReader{r: r, left: limit})
+}
+
+// readEvents reads a stream to its end, hands out its chunks and assembles them.
+func (x *exchange) readEvents(body io.Reader) {
+	x.assembled = new(assembly)
+	events := newEventReader(body, x.limit)
+	for {
+		e, err := events.next()
+		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				x.err = err
+			}
+			return
+		}
+		if isDone(e.data) {
+			x.done = true
+			x.drain(body)
+			return
+		}
+		if !x.event(e) {
+			return
+		}
+	}
+}
+
+// event takes one event and reports whether the stream goes on after it.
+func (x *exchange) event(e event) bool {
+	var chunk map[string]json.RawMessage
+	bad := json.Unmarshal(e.data, &chunk) != nil || chunk == nil
+	switch {
+	case e.failed, failed(chunk), bad && saysFailed(capped(e.data)):
+		v := Classify(x.status, x.header, capped(e.data))
+		if !v.told {
+			v.Class = backend.ServerError // an error that says nothing we know
+		}
+		x.failed, x.raw = &v, bytes.Clone(capped(e.data))
+		x.keepUsage(chunk)
+		return false
+	case len(bytes.TrimSpace(e.data)) == 0:
+		return true
+	case bad:
+		x.err = errNotChunk
+		return false
+	}
+	if x.assembled.add(chunk) {
+		if x.firstToken == 0 {
+			x.firstToken = max(time.Since(x.started), 1)
+		}
+		x.watch.token()
+	}
+	if x.chunk != nil {
+		x.chunk(e.data)
+	}
+	if x.assembled.overflow {
+		x.err = errTooLong
+		return false
+	}
+	return true
+}
+
+// errNotChunk means that the data of an event is not a JSON object.
+var errNotChunk = errors.New("an event of the stream is not a JSON object")
+
+// keepUsage keeps what a failing chunk says about the consumption.
+func (x *exchange) keepUsage(chunk map[string]json.RawMessage) {
+	if usage := chunk["usage"]; !isNull(usage) {
+		x.assembled.fields.set("usage", usage)
+	}
+}
+
+// drain reads what follows the end marker, which should be nothing, so that the
+// connection can be used again. A server that keeps the stream open loses it.
+func (x *exchange) drain(body io.Reader) {
+	x.watch.cutIn(drainTime)
+	_, _ = io.Copy(io.Discard, io.LimitReader(body, maxErrorBody))
+}

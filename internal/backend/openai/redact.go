@@ -1,0 +1,117 @@
+package openai
+
+import (
+	"net/url"
+	"regexp"
+	"strings"
+	"unicode/utf8"
+)
+
+// redacted stands where a credential stood. It needs no escaping in JSON.
+const redacted = "[redacted]"
+
+// minSecret is the shortest credential that is looked for; anything shorter
+// would blank out ordinary words and protects nothing.
+const minSecret = 4
+
+// redactor removes credentials from what a provider says. It knows the
+// backend's own, whole or cut off at the end of a text, and what looks like
+// anybody's. It is safe for concurrent use.
+type redactor struct {
+	secrets  []string
+	patterns []*regexp.Regexp
+}
+
+// newRedactor returns a redactor of the credentials in cfg: its key, and the
+// values of headers whose name says that they authenticate.
+func newRedactor(cfg Config) *redactor {
+	r := &redactor{patterns: []*regexp.Regexp{
+		// "Authorization: Bearer abc", "Basic dXNlcg=="
+		regexp.MustCompile(`(?i)\b(?:bearer|basic)[ +]+[A-Za-z0-9._~+/*=-]{4,}`),
+		// Keys as OpenAI, Anthropic, OpenRouter, Groq, Google, Hugging Face, xAI,
+		// Perplexity, NVIDIA, Replicate, Fireworks and AWS make them, masked or not.
+		regexp.MustCompile(`\b(?:(?:sk|rk|pk)-|gsk_|AIza|hf_|xai-|pplx-|nvapi-|r8_|fw_|AKIA|ASIA)[A-Za-z0-9_*.-]{3,}`),
+		// What a provider has masked itself: "abcd***wxyz".
+		regexp.MustCompile(`[A-Za-z0-9_-]*\*{3,}[A-Za-z0-9_-]*`),
+	}}
+	r.add(string(cfg.APIKey))
+	for name, value := range cfg.Headers {
+		if !authenticates(name) {
+			continue
+		}
+		r.add(value)
+		if _, credential, ok := strings.Cut(value, " "); ok {
+			r.add(strings.TrimSpace(credential))
+		}
+	}
+	return r
+}
+
+// authenticates reports whether a header of that name carries a credential.
+func authenticates(name string) bool {
+	name = strings.ToLower(name)
+	for _, part := range []string{"auth", "key", "token", "secret", "cookie", "password"} {
+		if strings.Contains(name, part) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *redactor) add(secret string) {
+	if len(secret) < minSecret {
+		return
+	}
+	r.secrets = append(r.secrets, secret)
+	for _, spelled := range []string{url.QueryEscape(secret), strings.Trim(string(quote(secret)), `"`)} {
+		if spelled != secret {
+			r.secrets = append(r.secrets, spelled)
+		}
+	}
+}
+
+// text returns s without credentials.
+func (r *redactor) text(s string) string {
+	for _, secret := range r.secrets {
+		s = strings.ReplaceAll(s, secret, redacted)
+		s = redactTail(s, secret)
+	}
+	for _, pattern := range r.patterns {
+		s = pattern.ReplaceAllString(s, redacted)
+	}
+	return s
+}
+
+// redactTail removes the beginning of a secret at the very end of s, which is
+// what is left of one where a text was cut to its size limit.
+func redactTail(s, secret string) string {
+	for n := min(len(secret)-1, len(s)); n >= minSecret; n-- {
+		if strings.HasSuffix(s, secret[:n]) {
+			return s[:len(s)-n] + redacted
+		}
+	}
+	return s
+}
+
+// line returns s as a message: without credentials, valid UTF-8, without
+// control characters but line breaks and tabs, and at most limit bytes long.
+func (r *redactor) line(s string, limit int) string {
+	s = strings.Map(func(c rune) rune {
+		if c < ' ' && c != '\n' && c != '\t' || c >= 0x7f && c < 0xa0 {
+			return -1
+		}
+		return c
+	}, strings.ToValidUTF8(s, "\uFFFD"))
+	return clip(strings.TrimSpace(r.text(s)), limit)
+}
+
+// clip cuts s to at most limit bytes, between two characters.
+func clip(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	for limit > 0 && !utf8.RuneStart(s[limit]) {
+		limit--
+	}
+	return s[:limit]
+}

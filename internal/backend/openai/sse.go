@@ -1,0 +1,180 @@
+package openai
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+)
+
+// errTooLong means that an answer is longer than the configuration allows.
+var errTooLong = errors.New("the answer is longer than the limit")
+
+// cappedReader fails with errTooLong after left bytes.
+type cappedReader struct {
+	r    io.Reader
+	left int64
+}
+
+// Read implements io.Reader.
+func (c *cappedReader) Read(p []byte) (int, error) {
+	if int64(len(p)) > c.left+1 {
+		p = p[:c.left+1]
+	}
+	n, err := c.r.Read(p)
+	if int64(n) > c.left {
+		return int(c.left), errTooLong
+	}
+	c.left -= int64(n)
+	return n, err
+}
+
+// event is one server-sent event with data.
+type event struct {
+	// failed tells that the event calls itself an error, by its name or its field.
+	failed bool
+	data   []byte
+}
+
+// eventReader reads server-sent events as providers send them rather than as
+// they should: lines end in LF, CRLF or CR; the blank line between events and
+// the one at the end may be missing; data may span lines; an error may stand in
+// an error field, or be a bare line of JSON. Comments are skipped. The reader
+// holds at most one event, and never more than its limit.
+type eventReader struct {
+	lines *bufio.Scanner
+	name  string
+	data  []byte
+	// pending tells that data holds a line that was not complete JSON by itself.
+	pending bool
+	failed  bool
+}
+
+// newEventReader reads at most limit bytes of r, comments included.
+func newEventReader(r io.Reader, limit int64) *eventReader {
+	e := &eventReader{lines: bufio.NewScanner(&cappedReader{r: r, left: limit})}
+	e.lines.Buffer(make([]byte, 0, 4096), int(min(limit+2, 1<<30)))
+	e.lines.Split((&lineSplitter{}).split)
+	return e
+}
+
+// next returns the next event; its data is good until the next call. At the end
+// of the stream it returns io.EOF, and io.ErrUnexpectedEOF when the stream ends
+// inside an event.
+func (e *eventReader) next() (event, error) {
+	if e.pending { // what the last call returned
+		e.reset()
+	}
+	for e.lines.Scan() {
+		line := e.lines.Bytes()
+		if len(line) == 0 {
+			if e.pending {
+				return e.event(), nil
+			}
+			e.reset()
+			continue
+		}
+		if e.line(line) {
+			return e.event(), nil
+		}
+	}
+	if err := e.lines.Err(); err != nil {
+		if errors.Is(err, bufio.ErrTooLong) {
+			err = errTooLong
+		}
+		return event{}, err
+	}
+	switch {
+	case e.pending && e.event().failed:
+		return e.event(), nil
+	case e.pending:
+		return event{}, io.ErrUnexpectedEOF
+	}
+	return event{}, io.EOF
+}
+
+// line takes one line that is not blank, and reports whether it completes an
+// event. Only data of a single line can: what spans lines ends with a blank one,
+// so that no line is looked at twice.
+func (e *eventReader) line(line []byte) bool {
+	line = bytes.TrimPrefix(line, []byte("\xef\xbb\xbf"))
+	if len(line) > 0 && line[0] == '{' && json.Valid(line) {
+		e.data, e.pending = append(e.data[:0], line...), true
+		return true
+	}
+	field, value, _ := bytes.Cut(line, []byte(":"))
+	value = bytes.TrimPrefix(value, []byte(" "))
+	switch string(field) {
+	case "event":
+		e.name = string(value)
+		return false
+	case "error":
+		e.failed = true
+	case "data":
+	default: // a comment, an id, a retry time, or nothing we know
+		return false
+	}
+	if e.pending {
+		e.data = append(append(e.data, '\n'), value...)
+		return false
+	}
+	e.data, e.pending = append(e.data[:0], value...), true
+	return whole(e.data)
+}
+
+// event is the event collected so far. Its name and its mark as an error end
+// with it; the data stays until the next call.
+func (e *eventReader) event() event {
+	return event{failed: e.failed || e.name == "error", data: e.data}
+}
+
+func (e *eventReader) reset() {
+	e.name, e.data, e.pending, e.failed = "", e.data[:0], false, false
+}
+
+// whole reports whether data can be nothing but a complete event.
+func whole(data []byte) bool {
+	data = bytes.TrimSpace(data)
+	if len(data) == 0 {
+		return false
+	}
+	return isDone(data) || data[0] == '{' && data[len(data)-1] == '}' && json.Valid(data)
+}
+
+// isDone reports whether data is the end marker.
+func isDone(data []byte) bool { return string(bytes.TrimSpace(data)) == "[DONE]" }
+
+// lineSplitter splits at LF, CRLF and CR. A CR ends its line at once, so that
+// nobody waits for the LF that may follow.
+type lineSplitter struct{ afterCR bool }
+
+func (s *lineSplitter) split(data []byte, atEOF bool) (int, []byte, error) {
+	skipped := 0
+	if s.afterCR && len(data) > 0 {
+		s.afterCR = false
+		if data[0] == '\n' {
+			data, skipped = data[1:], 1
+		}
+	}
+	if i := bytes.IndexAny(data, "\r\n"); i >= 0 {
+		s.afterCR = data[i] == '\r'
+		return skipped + i + 1, data[:i], nil
+	}
+	if atEOF && len(data) > 0 {
+		return skipped + len(data), data, nil
+	}
+	return skipped, nil, nil
+}
+
+// looksLikeEvents reports whether text is the beginning of an event stream
+// rather than of a JSON or HTML body.
+func looksLikeEvents(text []byte) bool {
+	text = bytes.TrimLeft(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")), "\r\n\t ")
+	for _, field := range []string{":", "data:", "event:", "id:", "retry:", "error:"} {
+		if bytes.HasPrefix(text, []byte(field)) {
+			return true
+		}
+	}
+	return false
+}
