@@ -163,6 +163,10 @@ func (d *Decoder) subject(v value) (string, error) {
 	return s, d.checkReply(v.path, s)
 }
 
+// CheckReply returns a *[FieldError] unless a job may have its result sent to
+// subject.
+func (d *Decoder) CheckReply(subject string) error { return d.checkReply("reply subject", subject) }
+
 func (d *Decoder) checkReply(field, subject string) error {
 	if err := checkSubject(subject); err != nil {
 		return invalid(field, "%v", err)

@@ -75,6 +75,8 @@ type Waiting struct {
 	// StartedAt is when the job was first taken: its time budget runs from there.
 	StartedAt time.Time `json:"started_at"`
 	Attempts  []Attempt `json:"attempts"`
+	// Crashes counts the workers that died with the job or lost it until now.
+	Crashes int `json:"crashes,omitempty"`
 }
 
 // Completed says that the result is stored.
