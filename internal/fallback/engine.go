@@ -1,0 +1,143 @@
+package fallback
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"understudy/internal/backend"
+)
+
+// DefaultHold is how long a job may pause inside its slot when [Config.Hold] is
+// 0. A shorter pause is not worth the hand-back (a stored event, a redelivery);
+// a longer one would keep healthy routes' jobs from the slot.
+const DefaultHold = 2 * time.Second
+
+// Config is what an [Engine] is made of.
+type Config struct {
+	// Backends are all backends, in configured order.
+	Backends []backend.Backend
+	// Routes are the named routes. One called [DefaultRoute] is added when absent.
+	Routes []Route
+	// Strategies are the strategies by name; nil means [Strategies].
+	Strategies map[string]NewStrategy
+	// Hold is how long a job may pause inside its slot between two calls; 0 means
+	// [DefaultHold], negative not at all. A job that must pause for longer is
+	// handed back with a [Wait].
+	Hold time.Duration
+}
+
+// Engine resolves routes and runs jobs. It is safe for concurrent use and
+// starts no goroutine.
+type Engine struct {
+	backends   map[string]backend.Backend
+	names      []string // in configured order
+	routes     map[string]*Route
+	strategies map[string]NewStrategy
+	hold       time.Duration
+}
+
+// New checks cfg whole and returns an Engine, or every problem joined, each
+// with the name of the route and setting it is about.
+func New(cfg Config) (*Engine, error) {
+	e := &Engine{
+		backends:   make(map[string]backend.Backend, len(cfg.Backends)),
+		routes:     make(map[string]*Route, len(cfg.Routes)+1),
+		strategies: cfg.Strategies,
+		hold:       cfg.Hold,
+	}
+	if e.strategies == nil {
+		e.strategies = Strategies()
+	}
+	if e.hold == 0 {
+		e.hold = DefaultHold
+	}
+	e.hold = max(e.hold, 0)
+	var errs []error
+	if len(cfg.Backends) == 0 {
+		errs = append(errs, errors.New("no backend is configured"))
+	}
+	for _, b := range cfg.Backends {
+		if _, dup := e.backends[b.Name()]; dup {
+			errs = append(errs, fmt.Errorf("backend %s is configured twice", b.Name()))
+			continue
+		}
+		e.backends[b.Name()] = b
+		e.names = append(e.names, b.Name())
+	}
+	for _, r := range cfg.Routes {
+		if r.Name == "" {
+			errs = append(errs, errors.New("a route has no name"))
+			continue
+		}
+		if _, dup := e.routes[r.Name]; dup {
+			errs = append(errs, fmt.Errorf("route %s is configured twice", r.Name))
+		}
+		e.routes[r.Name] = &r
+	}
+	if e.routes[DefaultRoute] == nil {
+		e.routes[DefaultRoute] = &Route{Name: DefaultRoute, Policy: DefaultPolicy()}
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.routes)) {
+		for _, err := range e.check(e.routes[name]) {
+			errs = append(errs, fmt.Errorf("route %s: %w", name, err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// Routes returns the names of the routes, sorted.
+func (e *Engine) Routes() []string { return slices.Sorted(maps.Keys(e.routes)) }
+
+// check completes r with the defaults and returns every problem of it.
+func (e *Engine) check(r *Route) []error {
+	errs := r.validate()
+	if r.Strategy == "" {
+		r.Strategy = Sequential
+	}
+	if len(r.Chain) == 0 {
+		r.Chain = e.names
+	}
+	for i, name := range r.Chain {
+		if slices.Contains(r.Chain[:i], name) {
+			errs = append(errs, fmt.Errorf("CHAIN: names %q twice", name))
+		}
+	}
+	errs = append(errs, e.unknown("CHAIN", r.Chain)...)
+	for _, class := range slices.Sorted(maps.Keys(r.ErrorMappings)) {
+		errs = append(errs, e.unknown("ERROR_MAPPINGS", r.ErrorMappings[class])...)
+	}
+	errs = append(errs, e.unknown("WEIGHTS", slices.Sorted(maps.Keys(r.Weights)))...)
+	newStrategy, ok := e.strategies[r.Strategy]
+	if !ok {
+		return append(errs, fmt.Errorf("STRATEGY: %s", e.unknownStrategy(r.Strategy)))
+	}
+	if _, err := newStrategy(&r.Policy); err != nil {
+		errs = append(errs, fmt.Errorf("STRATEGY: %w", err))
+	}
+	return errs
+}
+
+// unknown returns an error for every name that is no backend's.
+func (e *Engine) unknown(setting string, names []string) (errs []error) {
+	for _, name := range names {
+		if _, ok := e.backends[name]; !ok {
+			errs = append(errs, fmt.Errorf("%s: %s", setting, e.unknownBackend(name)))
+		}
+	}
+	return errs
+}
+
+func (e *Engine) unknownBackend(name string) string {
+	return fmt.Sprintf("no backend is called %q; there are: %s", name, strings.Join(e.names, ", "))
+}
+
+func (e *Engine) unknownStrategy(name string) string {
+	return fmt.Sprintf("%q is not available; there are: %s", name, strings.Join(slices.Sorted(maps.Keys(e.strategies)), ", "))
+}

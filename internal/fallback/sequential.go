@@ -1,0 +1,7 @@
+package fallback
+
+// sequential walks the chain in order and starts again at its head.
+type sequential struct{}
+
+// Next implements [Strategy].
+func (sequential) Next(s *Situation) Move { return Move{Order: byTries(s.Chain)} }
