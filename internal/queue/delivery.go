@@ -1,0 +1,125 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"understudy/internal/job"
+)
+
+// Delivery is one job handed to this worker, with its lease. It is settled once,
+// by [Delivery.Ack] or [Delivery.Return]; its methods are safe for concurrent use.
+type Delivery struct {
+	// Queue and ID are the job's address; ID may be malformed.
+	Queue, ID string
+	// Seq is the job's sequence in the jobs stream.
+	Seq uint64
+	// Published is when the stream stored the job, by the server's clock.
+	Published time.Time
+	// Payload and Header are the job message.
+	Payload []byte
+	Header  job.Header
+
+	nc *nats.Conn
+
+	mu       sync.Mutex // guards the rest
+	reply    string     // where the newest delivery of this job is acknowledged
+	number   int
+	returned bool // given back: what comes now is for the next to take it
+}
+
+// Number counts how often the server has handed this job out, from 1.
+func (d *Delivery) Number() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.number
+}
+
+// Ack tells the server that the job is done and waits until the server has it,
+// which does not prove that this worker still held the lease.
+func (d *Delivery) Ack(ctx context.Context) error { return d.settle(ctx, []byte("+ACK")) }
+
+// Return gives the job back; it is handed out again after delay. It waits until
+// the server has it.
+func (d *Delivery) Return(ctx context.Context, delay time.Duration) error {
+	d.mu.Lock()
+	d.returned = true
+	d.mu.Unlock()
+	if delay <= 0 {
+		return d.settle(ctx, []byte("-NAK"))
+	}
+	body, err := json.Marshal(struct {
+		Delay time.Duration `json:"delay"` // nanoseconds, as the server wants it
+	}{delay})
+	if err != nil {
+		return fmt.Errorf("encode the delay: %w", err)
+	}
+	return d.settle(ctx, append([]byte("-NAK "), body...))
+}
+
+func (d *Delivery) settle(ctx context.Context, verb []byte) error {
+	_, err := d.nc.RequestWithContext(ctx, d.replySubject(), verb)
+	if err != nil {
+		return fmt.Errorf("settle job %s (%s): %w", d.ID, verb[:4], err)
+	}
+	return nil
+}
+
+// extend prolongs the lease, unless the job was returned: that would undo the
+// delay. It does not wait.
+func (d *Delivery) extend() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.returned {
+		return nil
+	}
+	return d.nc.Publish(d.reply, []byte("+WPI"))
+}
+
+func (d *Delivery) replySubject() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.reply
+}
+
+// adopt takes over the lease of a newer delivery of the same job, which the
+// server handed out because it had not heard from this one in time. It reports
+// false when newer is not of this job, whose sequence a stream that was made
+// anew can give to another one, or is what this one was returned for.
+func (d *Delivery) adopt(newer *Delivery) bool {
+	if newer.Queue != d.Queue || newer.ID != d.ID || !newer.Published.Equal(d.Published) {
+		return false
+	}
+	reply, number := newer.replySubject(), newer.Number()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.returned {
+		return false
+	}
+	d.reply, d.number = reply, number
+	return true
+}
+
+// newDelivery reads a message of the jobs stream. pending is how many more the
+// server had for this consumer.
+func newDelivery(nc *nats.Conn, queue, subjectPrefix string, msg *nats.Msg) (d *Delivery, pending uint64, err error) {
+	meta, err := msg.Metadata()
+	if err != nil {
+		return nil, 0, fmt.Errorf("read the delivery's metadata: %w", err)
+	}
+	if len(msg.Subject) < len(subjectPrefix) {
+		return nil, 0, errors.New("the message is not of this queue")
+	}
+	return &Delivery{
+		Queue: queue, ID: msg.Subject[len(subjectPrefix):],
+		Seq: meta.Sequence.Stream, Published: meta.Timestamp,
+		Payload: msg.Data, Header: job.Header(msg.Header),
+		nc: nc, reply: msg.Reply, number: int(meta.NumDelivered),
+	}, meta.NumPending, nil
+}

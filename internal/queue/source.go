@@ -1,0 +1,335 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Weighted is a queue and its share of the slots while others want them too.
+type Weighted struct {
+	Name   string
+	Weight int
+}
+
+// SourceConfig is what a [Source] is made of. Every field is required.
+type SourceConfig struct {
+	Conn   *nats.Conn
+	JS     jetstream.JetStream
+	Layout Layout
+	Queues []Weighted
+	// Slots is how many jobs may be held at once.
+	Slots  int
+	Logger *slog.Logger
+}
+
+// Source takes jobs from the queues for a bounded number of slots. It never
+// holds a job without a slot for it.
+//
+// One goroutine, in [Source.Run], owns all its state and hears of everything
+// through one channel:
+//
+//	server -> subscription -> arrived ─┐
+//	slot   -> handler ended -> freed ──┼─> owner -> pull for the free slots
+//	server -> status        -> ended ──┘
+type Source struct {
+	cfg      SourceConfig
+	inbox    chan any      // arrived, ended, bound, freed
+	gone     chan struct{} // closed when the owner has stopped
+	pollers  []*poller
+	inlets   []*inlet // open ones, and those that may still bring something
+	free     int
+	inflight leases
+	binding  sync.WaitGroup // tries to bind a lost consumer again
+
+	expires, lost time.Duration // pullExpires and pullLost
+
+	lastGood atomic.Int64 // unix nanoseconds of the last good answer to a pull
+	held     atomic.Int64 // jobs in slots
+}
+
+// NewSource returns a Source; it starts nothing.
+func NewSource(cfg SourceConfig) (*Source, error) {
+	if cfg.Slots < 1 {
+		return nil, fmt.Errorf("slots: %d is below 1", cfg.Slots)
+	}
+	if len(cfg.Queues) == 0 {
+		return nil, errors.New("queues: none given")
+	}
+	s := &Source{
+		cfg: cfg, free: cfg.Slots, inbox: make(chan any, 2*cfg.Slots+len(cfg.Queues)),
+		gone: make(chan struct{}), expires: pullExpires, lost: pullLost,
+	}
+	s.inflight.bySeq = make(map[uint64]*Delivery, cfg.Slots)
+	for _, q := range cfg.Queues {
+		if q.Weight < 1 {
+			return nil, fmt.Errorf("queue %s: weight %d is below 1", q.Name, q.Weight)
+		}
+		s.pollers = append(s.pollers, newPoller(s, q))
+	}
+	return s, nil
+}
+
+// Health is what is known of a [Source] from outside.
+type Health struct {
+	// Held is how many jobs are in slots, of Slots.
+	Held, Slots int
+	// LastGood is when the server last answered a pull as it should; zero if
+	// never. While pulls of a queue fail, it is that queue's last one.
+	LastGood time.Time
+}
+
+// Health is safe for concurrent use.
+func (s *Source) Health() Health {
+	h := Health{Held: int(s.held.Load()), Slots: s.cfg.Slots}
+	if ns := s.lastGood.Load(); ns != 0 {
+		h.LastGood = time.Unix(0, ns)
+	}
+	return h
+}
+
+// The messages to the owner.
+type (
+	arrived struct {
+		inlet   *inlet
+		d       *Delivery
+		pending uint64
+	}
+	ended struct {
+		poller *poller
+		pull   string // the pull it answers; "" for the current one
+		reason endReason
+		err    error
+	}
+	bound struct {
+		poller *poller
+		err    error
+	}
+	freed struct{}
+)
+
+// Run takes jobs and calls handle for each in a goroutine of its own, until ctx
+// is done; then it takes no more, returns what was still under way to this
+// worker, waits for the handlers and returns. handle settles its delivery.
+func (s *Source) Run(ctx context.Context, handle func(*Delivery)) error {
+	connected := s.cfg.Conn.StatusChanged(nats.CONNECTED)
+	defer s.cfg.Conn.RemoveStatusListener(connected)
+	for _, p := range s.pollers {
+		if err := p.open(); err != nil {
+			s.drain(ctx)
+			close(s.gone)
+			return err
+		}
+	}
+	leaseCtx, stopLeases := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup // handlers and the lease keeper
+	wg.Go(func() { s.inflight.keep(leaseCtx, s.cfg.Layout.lease()/extensions, s.cfg.Logger) })
+
+	s.serve(ctx, connected, handle)
+	s.drain(ctx)
+	for s.free < s.cfg.Slots { // handlers end, late arrivals go back
+		s.take(ctx, <-s.inbox, nil)
+	}
+	stopLeases()
+	wg.Wait()
+	close(s.gone)
+	s.binding.Wait()
+	s.takeAll(ctx, nil)
+	return nil
+}
+
+// tell sends a message to the owner. What comes after its end goes back.
+func (s *Source) tell(m any) {
+	select {
+	case s.inbox <- m:
+	case <-s.gone:
+		if a, ok := m.(arrived); ok {
+			s.giveBack(a.d)
+		}
+	}
+}
+
+// serve is the owner's loop.
+func (s *Source) serve(ctx context.Context, connected <-chan nats.Status, handle func(*Delivery)) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case m := <-s.inbox:
+			s.take(ctx, m, handle)
+		case _, ok := <-connected:
+			if !ok { // closed for good; the owner of the connection knows
+				connected = nil
+				break
+			}
+			s.reopen(ctx)
+		case <-timer.C:
+		}
+		s.takeAll(ctx, handle) // then one round of pulls
+		timer.Reset(s.pull(ctx))
+	}
+}
+
+// reopen starts the pulls anew after the connection was away: whether the server
+// still has the old ones is not known.
+func (s *Source) reopen(ctx context.Context) {
+	s.inlets = slices.DeleteFunc(s.inlets, func(in *inlet) bool {
+		select {
+		case <-in.closed:
+			return true
+		default:
+			return false
+		}
+	})
+	for _, p := range s.pollers {
+		if err := p.open(); err != nil { // closed again: the next connection comes through here
+			s.cfg.Logger.WarnContext(ctx, "pulls could not be started anew", "queue", p.queue.Name, "err", err)
+		}
+	}
+}
+
+// takeAll handles everything that is there.
+func (s *Source) takeAll(ctx context.Context, handle func(*Delivery)) {
+	for {
+		select {
+		case m := <-s.inbox:
+			s.take(ctx, m, handle)
+		default:
+			return
+		}
+	}
+}
+
+// take handles one message to the owner. Without a handle, while stopping,
+// arrivals are returned.
+func (s *Source) take(ctx context.Context, m any, handle func(*Delivery)) {
+	switch m := m.(type) {
+	case arrived:
+		m.inlet.poller.count(m.inlet, m.pending)
+		if ctx.Err() != nil {
+			handle = nil
+		}
+		s.begin(m.d, handle)
+	case ended:
+		m.poller.end(ctx, m)
+	case bound:
+		m.poller.bound(ctx, m.err)
+	case freed:
+		s.free++
+		s.held.Add(-1)
+	}
+}
+
+// begin gives a job its slot.
+func (s *Source) begin(d *Delivery, handle func(*Delivery)) {
+	if running := s.inflight.get(d.Seq); running != nil && running.adopt(d) {
+		s.cfg.Logger.Warn("job was handed out again while it runs here", "job_id", d.ID, "delivery", d.Number())
+		return
+	}
+	if handle == nil || s.free <= 0 {
+		s.giveBack(d)
+		return
+	}
+	s.free--
+	s.held.Add(1)
+	s.inflight.add(d)
+	go func() { // ends when the handler does; Run counts it through freed
+		defer func() {
+			s.inflight.remove(d)
+			s.inbox <- freed{}
+		}()
+		handle(d)
+	}()
+}
+
+// giveBack returns a job that was never begun, without waiting for the answer.
+func (s *Source) giveBack(d *Delivery) {
+	if err := d.nc.Publish(d.replySubject(), []byte("-NAK")); err != nil {
+		s.cfg.Logger.Warn("job could not be returned; its lease will run out", "job_id", d.ID, "err", err)
+	}
+}
+
+// drain unsubscribes and waits, a few seconds at most, until no more can arrive.
+func (s *Source) drain(ctx context.Context) {
+	for _, p := range s.pollers {
+		p.close()
+	}
+	timeout := time.NewTimer(drainTimeout)
+	defer timeout.Stop()
+	for _, in := range s.inlets {
+		for open := true; open; {
+			select {
+			case m := <-s.inbox:
+				s.take(ctx, m, nil)
+			case <-in.closed:
+				open = false
+			case <-timeout.C:
+				return
+			}
+		}
+	}
+}
+
+// leases are the jobs in slots.
+type leases struct {
+	mu    sync.Mutex // guards bySeq
+	bySeq map[uint64]*Delivery
+}
+
+func (l *leases) get(seq uint64) *Delivery {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.bySeq[seq]
+}
+
+func (l *leases) add(d *Delivery) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bySeq[d.Seq] = d
+}
+
+func (l *leases) remove(d *Delivery) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.bySeq[d.Seq] == d { // not what came after it was returned
+		delete(l.bySeq, d.Seq)
+	}
+}
+
+func (l *leases) all() []*Delivery {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make([]*Delivery, 0, len(l.bySeq))
+	for _, d := range l.bySeq {
+		all = append(all, d)
+	}
+	return all
+}
+
+// keep extends every lease until ctx is done.
+func (l *leases) keep(ctx context.Context, every time.Duration, logger *slog.Logger) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, d := range l.all() {
+			if err := d.extend(); err != nil {
+				logger.WarnContext(ctx, "lease could not be extended", "job_id", d.ID, "err", err)
+			}
+		}
+	}
+}
