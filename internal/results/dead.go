@@ -1,0 +1,157 @@
+package results
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"understudy/internal/job"
+)
+
+// Bury stores the dead letter of the job message jobSeq, with payload as its
+// job. A payload that does not fit a message next to the rest goes to the
+// object store, and the letter names it. It tries until it is stored or ctx is done.
+func (s *Store) Bury(ctx context.Context, letter *job.DeadLetter, payload []byte, jobSeq uint64) error {
+	subject := s.subjects.Dead(letter.Queue, letter.ID)
+	letter.Job = job.RawJob(payload)
+	if len(letter.Headers) > job.MaxTrail { // nobody could read it back
+		letter.Headers = known(letter.Headers)
+	}
+	data := letter.Encode()
+	if s.fits("dead letter", data) != nil {
+		ref, err := s.putAside(ctx, subject, payload)
+		if err != nil {
+			return err
+		}
+		letter.Job = ref
+		data = letter.Encode()
+	}
+	// A job that cannot be buried could never leave its queue. What is too much
+	// then goes: the trail, which the events tell too, and the publisher's own headers.
+	if s.fits("dead letter", data) != nil {
+		letter.Attempts = nil
+		data = letter.Encode()
+	}
+	if s.fits("dead letter", data) != nil {
+		letter.Headers = known(letter.Headers)
+		data = letter.Encode()
+	}
+	msg := nats.NewMsg(subject)
+	msg.Data = data
+	msg.Header.Set(job.HeaderJobSeq, strconv.FormatUint(jobSeq, 10))
+	if err := s.store(ctx, s.dead, msg); err != nil {
+		return fmt.Errorf("store the dead letter of job %s: %w", letter.ID, err)
+	}
+	return nil
+}
+
+// known keeps the headers that have a meaning here, where they are not too long.
+func known(h map[string][]string) map[string][]string {
+	kept := make(map[string][]string)
+	for _, name := range []string{job.HeaderReplyTo, job.HeaderTraceParent, job.HeaderRedrives} {
+		if v := h[name]; len(v) > 0 && len(v[0]) <= job.MaxSubject {
+			kept[name] = v[:1]
+		}
+	}
+	return kept
+}
+
+// Buried reports whether the dead letter of the job message jobSeq is stored.
+func (s *Store) Buried(ctx context.Context, queue, id string, jobSeq uint64) (bool, error) {
+	msg, err := last(ctx, s.dead, s.subjects.Dead(queue, id))
+	if msg == nil || err != nil {
+		return false, err
+	}
+	return msg.Header.Get(job.HeaderJobSeq) == strconv.FormatUint(jobSeq, 10), nil
+}
+
+// aside is the job field of a dead letter whose payload is in the object store.
+type aside struct {
+	Object string `json:"object"`
+	Bytes  int    `json:"bytes"`
+}
+
+// readAside reads a reference exactly as putAside writes it: anything else is a
+// payload that looks like one.
+func readAside(text json.RawMessage) (aside, bool) {
+	var ref aside
+	if json.Unmarshal(text, &ref) != nil {
+		return aside{}, false
+	}
+	written, err := json.Marshal(ref)
+	return ref, err == nil && bytes.Equal(written, text)
+}
+
+// putAside stores payload in the object store and returns the reference to it.
+func (s *Store) putAside(ctx context.Context, name string, payload []byte) (json.RawMessage, error) {
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		err := s.tryPutAside(ctx, name, payload)
+		if err == nil {
+			return json.Marshal(aside{Object: name, Bytes: len(payload)})
+		}
+		if !sleep(ctx, pause) {
+			return nil, fmt.Errorf("put a payload of %d bytes aside: %w (last answer: %w)", len(payload), context.Cause(ctx), err)
+		}
+	}
+}
+
+func (s *Store) tryPutAside(ctx context.Context, name string, payload []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, s.tryTimeout)
+	defer cancel()
+	bucket, err := s.js.ObjectStore(ctx, s.asideBucket())
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		bucket, err = s.js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{
+			Bucket: s.asideBucket(), Description: "understudy: payloads of dead letters that are too big for a message",
+			Replicas: s.dead.CachedInfo().Config.Replicas,
+		})
+	}
+	if err != nil {
+		return err
+	}
+	_, err = bucket.PutBytes(ctx, name, payload)
+	return err
+}
+
+func (s *Store) asideBucket() string { return s.subjects.DeadStream() + "_PAYLOADS" }
+
+// Payload returns the job of a dead letter as it was published.
+func (s *Store) Payload(ctx context.Context, letter *job.DeadLetter) ([]byte, error) {
+	ref, ok := readAside(letter.Job)
+	if !ok || ref.Object != s.subjects.Dead(letter.Queue, letter.ID) {
+		return letter.Payload()
+	}
+	payload, err := s.object(ctx, ref.Object)
+	if err != nil {
+		return nil, fmt.Errorf("read the payload of job %s: %w", letter.ID, err)
+	}
+	if len(payload) != ref.Bytes {
+		return nil, fmt.Errorf("read the payload of job %s: the object has %d bytes, the letter says %d", letter.ID, len(payload), ref.Bytes)
+	}
+	return payload, nil
+}
+
+// object reads an object. The client reads from any replica of a cluster, and
+// one that lags behind shows no object or a part of it: it tries a few times.
+func (s *Store) object(ctx context.Context, name string) ([]byte, error) {
+	for pause := firstPause; ; pause *= 2 {
+		data, err := s.tryObject(ctx, name)
+		lags := errors.Is(err, jetstream.ErrDigestMismatch) || errors.Is(err, jetstream.ErrObjectNotFound)
+		if !lags || pause > lastPause/4 || !sleep(ctx, pause) {
+			return data, err
+		}
+	}
+}
+
+func (s *Store) tryObject(ctx context.Context, name string) ([]byte, error) {
+	bucket, err := s.js.ObjectStore(ctx, s.asideBucket())
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", s.asideBucket(), err)
+	}
+	return bucket.GetBytes(ctx, name)
+}

@@ -1,0 +1,180 @@
+package results
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"understudy/internal/job"
+)
+
+// The sizes of the outbox.
+const (
+	// outboxSize is how many events may wait to be sent: about two seconds of a
+	// worker at full speed.
+	outboxSize = 16384
+	// outboxPending is how many sent events may wait for the stream's word.
+	outboxPending = 4096
+	// outboxAckTimeout is how long the stream has to take an event.
+	outboxAckTimeout = 10 * time.Second
+	// outboxDrain bounds the wait for the last events at a stop.
+	outboxDrain = 3 * time.Second
+)
+
+// Why an event was dropped unsent.
+var (
+	// ErrOutboxFull says that the outbox is full.
+	ErrOutboxFull = errors.New("the outbox is full")
+	// ErrOutboxClosed says that [Outbox.Run] has ended.
+	ErrOutboxClosed = errors.New("the outbox is closed")
+)
+
+// Outbox sends events in order, without ever blocking who emits them. An event
+// that cannot be sent or stored is dropped and counted. It is safe for
+// concurrent use.
+type Outbox struct {
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	queue   chan letter
+	dropped atomic.Uint64
+	closed  chan struct{}  // closed when Run has ended
+	waiting sync.WaitGroup // for the stream's word, see send
+	logger  *slog.Logger
+}
+
+// letter is an event on its way.
+type letter struct {
+	subject string
+	copyTo  string
+	data    []byte
+	stored  chan<- error // told when the stream has it; nil for nobody
+}
+
+// NewOutbox returns an Outbox over nc; nothing is sent until [Outbox.Run].
+func NewOutbox(nc *nats.Conn, logger *slog.Logger) (*Outbox, error) {
+	o := &Outbox{nc: nc, queue: make(chan letter, outboxSize), closed: make(chan struct{}), logger: logger}
+	js, err := jetstream.New(nc,
+		jetstream.WithPublishAsyncMaxPending(outboxPending),
+		jetstream.WithPublishAsyncTimeout(outboxAckTimeout),
+		jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, _ *nats.Msg, _ error) { o.dropped.Add(1) }),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("open JetStream for events: %w", err)
+	}
+	o.js = js
+	return o, nil
+}
+
+// Emit hands in an event for subject, and a copy for copyTo where that is not
+// empty. It never blocks.
+func (o *Outbox) Emit(subject string, e *job.Event, copyTo string) {
+	_ = o.put(letter{subject: subject, copyTo: copyTo, data: e.Encode()}) // counted
+}
+
+// EmitStored is [Outbox.Emit], but it waits until the stream has the event, for
+// the few that must not be lost. It returns why it could not be stored.
+func (o *Outbox) EmitStored(ctx context.Context, subject string, e *job.Event, copyTo string) error {
+	stored := make(chan error, 1)
+	if err := o.put(letter{subject: subject, copyTo: copyTo, data: e.Encode(), stored: stored}); err != nil {
+		return err
+	}
+	select {
+	case err := <-stored:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-o.closed:
+	}
+	select {
+	case err := <-stored:
+		return err
+	default:
+		return ErrOutboxClosed
+	}
+}
+
+// Dropped counts the events that were lost.
+func (o *Outbox) Dropped() uint64 { return o.dropped.Load() }
+
+// put hands l to Run, or counts it as dropped and says why.
+func (o *Outbox) put(l letter) error {
+	select {
+	case <-o.closed:
+		o.dropped.Add(1)
+		return ErrOutboxClosed
+	default:
+	}
+	select {
+	case o.queue <- l:
+		return nil
+	default:
+		o.dropped.Add(1)
+		return ErrOutboxFull
+	}
+}
+
+// Run sends what is emitted until ctx is done, then what is left, and returns
+// when the stream has answered for all of it or a few seconds have passed.
+func (o *Outbox) Run(ctx context.Context) {
+	for {
+		select {
+		case l := <-o.queue:
+			o.send(ctx, l)
+			continue
+		case <-ctx.Done():
+		}
+		break
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), outboxDrain)
+	defer cancel()
+	for len(o.queue) > 0 && ctx.Err() == nil {
+		o.send(ctx, <-o.queue)
+	}
+	select {
+	case <-o.js.PublishAsyncComplete():
+	case <-ctx.Done():
+		o.logger.WarnContext(ctx, "events were not all stored at the stop", "pending", o.js.PublishAsyncPending())
+	}
+	o.js.CleanupPublisher() // what has no answer yet fails
+	o.waiting.Wait()
+	close(o.closed)
+	for len(o.queue) > 0 { // too late for these
+		<-o.queue
+		o.dropped.Add(1)
+	}
+}
+
+// send publishes one event. It may block for a moment while the stream is slow.
+func (o *Outbox) send(ctx context.Context, l letter) {
+	if l.copyTo != "" {
+		if err := o.nc.Publish(l.copyTo, l.data); err != nil {
+			o.logger.WarnContext(ctx, "event could not be copied", "err", err)
+		}
+	}
+	future, err := o.js.PublishMsgAsync(&nats.Msg{Subject: l.subject, Data: l.data})
+	if err != nil {
+		o.dropped.Add(1)
+	}
+	if l.stored == nil {
+		return
+	}
+	if err != nil {
+		l.stored <- err
+		return
+	}
+	o.waiting.Go(func() { // ends within outboxAckTimeout, which the publisher enforces; Run waits for it
+		select {
+		case <-future.Ok():
+			l.stored <- nil
+		case err := <-future.Err():
+			l.stored <- err
+		}
+	})
+}

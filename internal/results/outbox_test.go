@@ -1,0 +1,262 @@
+package results
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+
+	"understudy/internal/job"
+	"understudy/internal/natstest"
+)
+
+// outbox returns an Outbox over a connection of its own.
+func (b *bundle) outbox() *Outbox {
+	b.t.Helper()
+	o, err := NewOutbox(b.srv.Conn(b.t), slog.New(slog.DiscardHandler))
+	require.NoError(b.t, err)
+	return o
+}
+
+// run runs o until the returned function is called, which waits for its end.
+func (b *bundle) run(o *Outbox) (stop func()) {
+	b.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background()) // ends in the cleanup
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		o.Run(ctx)
+	}()
+	stop = func() {
+		cancel()
+		receive(b.t, ended)
+	}
+	b.t.Cleanup(stop)
+	return stop
+}
+
+// event is one whose CloudEvents subject is text.
+func event(text string) *job.Event {
+	return job.NewEvent("w-1", job.EventDeadLettered, text, time.UnixMilli(0), job.DeadLettered{Queue: "default"})
+}
+
+// texts are the CloudEvents subjects of what the events stream holds, by NATS subject.
+func (b *bundle) texts() map[string][]string {
+	b.t.Helper()
+	all := make(map[string][]string)
+	for _, msg := range b.messages("LLM_EVENTS") {
+		e, err := job.DecodeEvent(msg.Data)
+		require.NoError(b.t, err)
+		all[msg.Subject] = append(all[msg.Subject], e.Subject)
+	}
+	return all
+}
+
+func TestEventsKeepTheirOrderPerSubject(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	o := b.outbox()
+	stop := b.run(o)
+	want := make(map[string][]string)
+	var wg sync.WaitGroup
+	for j := range 5 {
+		subject := "llm.events.default.job" + strconv.Itoa(j)
+		for i := range 400 {
+			want[subject] = append(want[subject], strconv.Itoa(i))
+		}
+		wg.Go(func() {
+			for i := range 400 {
+				o.Emit(subject, event(strconv.Itoa(i)), "")
+			}
+		})
+	}
+	wg.Wait()
+	stop()
+	require.Equal(t, want, b.texts())
+	require.Zero(t, o.Dropped())
+}
+
+func TestAStopSendsWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	o := b.outbox()
+	var want []string
+	for i := range 1000 {
+		want = append(want, strconv.Itoa(i))
+		o.Emit("llm.events.default.a", event(strconv.Itoa(i)), "")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	o.Run(ctx)
+	require.Equal(t, want, b.texts()["llm.events.default.a"])
+	require.Zero(t, o.Dropped())
+}
+
+func TestAStoredEventComesAfterThoseBeforeIt(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	o := b.outbox()
+	b.run(o)
+	var want []string
+	for round := range 5 {
+		for i := range 50 {
+			want = append(want, fmt.Sprint(round, i))
+			o.Emit("llm.events.default.a", event(fmt.Sprint(round, i)), "")
+		}
+		want = append(want, "stored")
+		require.NoError(t, o.EmitStored(t.Context(), "llm.events.default.a", event("stored"), ""))
+		require.Equal(t, want, b.texts()["llm.events.default.a"])
+	}
+	require.Zero(t, o.Dropped())
+}
+
+func TestCopiesGoToWhoWantsThem(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	o := b.outbox()
+	b.run(o)
+	got := b.watch("_INBOX.me")
+	o.Emit("llm.events.default.a", event("1"), "_INBOX.me")
+	o.Emit("llm.events.default.a", event("2"), "")
+	require.NoError(t, o.EmitStored(t.Context(), "llm.events.default.a", event("3"), "_INBOX.me"))
+	for i, want := range []string{"1", "3"} {
+		msg := receive(t, got)
+		e, err := job.DecodeEvent(msg.Data)
+		require.NoError(t, err)
+		require.Equal(t, want, e.Subject)
+		require.Equal(t, b.messages("LLM_EVENTS")[2*i].Data, msg.Data)
+		require.Empty(t, msg.Reply) // nobody is asked to answer a copy
+	}
+	b.none(got, "_INBOX.me")
+}
+
+func TestAFullOutboxDropsAndCounts(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	o := b.outbox() // nobody empties it
+	e := event("1")
+	for range outboxSize {
+		o.Emit("llm.events.default.a", e, "")
+	}
+	require.Zero(t, o.Dropped())
+	for range 10 {
+		o.Emit("llm.events.default.a", e, "")
+	}
+	require.ErrorIs(t, o.EmitStored(t.Context(), "llm.events.default.a", e, ""), ErrOutboxFull)
+	require.Equal(t, uint64(11), o.Dropped())
+}
+
+func TestEmittingNeverBlocksWithoutAServer(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	o := b.outbox()
+	stop := b.run(o)
+	require.NoError(t, o.EmitStored(t.Context(), "llm.events.default.a", event("before"), ""))
+	b.srv.Stop(t)
+	e := event("lost")
+	const n = outboxSize + 2*outboxPending
+	for range n {
+		o.Emit("llm.events.default.a", e, "") // would hang the test if it blocked
+	}
+	require.Error(t, o.EmitStored(soon(t), "llm.events.default.a", e, "")) // full, or too late
+	stop()                                                                 // gives up after a moment
+	require.Equal(t, uint64(n+1), o.Dropped())
+	b.srv.Start(t)
+}
+
+func TestAnEventThatCannotBeStoredIsCountedOnce(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{MaxPayload: 4096})
+	o := b.outbox()
+	stop := b.run(o)
+	// The server's connection says nothing of it: the client refuses it.
+	require.ErrorIs(t, o.EmitStored(t.Context(), "llm.events.default.a", event(strings.Repeat("x", 4096)), ""), nats.ErrMaxPayload)
+	require.Equal(t, uint64(1), o.Dropped())
+	o.Emit("llm.events.default.a", event(strings.Repeat("x", 4096)), "")
+	// No stream has this subject.
+	require.ErrorIs(t, o.EmitStored(t.Context(), "llm.nothing", event("1"), ""), jetstream.ErrNoStreamResponse)
+	require.Equal(t, uint64(3), o.Dropped())
+	o.Emit("llm.nothing", event("2"), "")
+	stop() // waits for its retries
+	require.Equal(t, uint64(4), o.Dropped())
+	require.Empty(t, b.messages("LLM_EVENTS"))
+}
+
+func TestAStreamThatRefusesIsAnError(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	s, err := b.js.Stream(t.Context(), "LLM_EVENTS")
+	require.NoError(t, err)
+	cfg := s.CachedInfo().Config
+	cfg.MaxMsgs, cfg.Discard = 1, jetstream.DiscardNew
+	_, err = b.js.UpdateStream(t.Context(), cfg)
+	require.NoError(t, err)
+	o := b.outbox()
+	b.run(o)
+	require.NoError(t, o.EmitStored(t.Context(), "llm.events.default.a", event("1"), ""))
+	require.ErrorContains(t, o.EmitStored(t.Context(), "llm.events.default.a", event("2"), ""), "maximum messages exceeded")
+	require.Equal(t, uint64(1), o.Dropped())
+}
+
+func TestEmittingAfterTheEndIsCounted(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	o := b.outbox()
+	stop := b.run(o)
+	stop()
+	o.Emit("llm.events.default.a", event("1"), "")
+	require.ErrorIs(t, o.EmitStored(t.Context(), "llm.events.default.a", event("2"), ""), ErrOutboxClosed)
+	require.Equal(t, uint64(2), o.Dropped())
+}
+
+func TestAStopTellsWhatBecameOfAnEvent(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	o := b.outbox()
+	b.srv.Stop(t)
+	waiting := make(chan error, 1)
+	go func() { waiting <- o.EmitStored(t.Context(), "llm.events.default.a", event("1"), "") }()
+	require.Eventually(t, func() bool { return len(o.queue) == 1 }, patience, time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	o.Run(ctx)
+	err := receive(t, waiting)
+	require.Error(t, err)
+	require.NotErrorIs(t, err, ErrOutboxClosed) // it was sent, and has no answer
+	require.Equal(t, uint64(1), o.Dropped())
+	b.srv.Start(t)
+}
+
+// Who waits for an event that Run did not come to is told.
+func TestAStopLeavesNobodyWaiting(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	o := b.outbox()
+	b.srv.Stop(t)
+	waiting := make(chan error, 1)
+	for range outboxPending { // as many as may wait for the stream's word
+		o.Emit("llm.events.default.a", event("1"), "")
+	}
+	go func() { waiting <- o.EmitStored(t.Context(), "llm.events.default.a", event("2"), "") }()
+	for len(o.queue) <= outboxPending { // until it is in
+		select {
+		case err := <-waiting:
+			require.FailNow(t, "it did not wait", "%v", err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	o.Run(ctx)
+	require.Error(t, receive(t, waiting))
+	require.Equal(t, uint64(outboxPending+1), o.Dropped())
+	b.srv.Start(t)
+}

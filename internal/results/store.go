@@ -1,0 +1,186 @@
+package results
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"understudy/internal/job"
+)
+
+// ErrCommitted says that the job has a result already, of this worker's earlier
+// try or of another worker.
+var ErrCommitted = errors.New("the job has a result already")
+
+// TooBigError says that a message does not fit the server's limit.
+type TooBigError struct {
+	// What is the kind of message; Size and Limit are in bytes.
+	What        string
+	Size, Limit int64
+}
+
+// Error implements error.
+func (e *TooBigError) Error() string {
+	return fmt.Sprintf("the %s has %d bytes; a message here takes %d", e.What, e.Size, e.Limit)
+}
+
+// headroom is kept for subject and headers when a size is checked against the
+// server's limit, which counts headers.
+const headroom = 512
+
+// The numbers of storing.
+const (
+	// firstPause and lastPause bound the growing pause between tries.
+	firstPause = 50 * time.Millisecond
+	lastPause  = 2 * time.Second
+	// tryTimeout bounds one try.
+	tryTimeout = 5 * time.Second
+)
+
+// Store keeps results and dead letters. It is safe for concurrent use.
+type Store struct {
+	nc       *nats.Conn
+	js       jetstream.JetStream
+	subjects job.Subjects
+
+	results, events, dead jetstream.Stream
+
+	tryTimeout time.Duration // of one try to store
+}
+
+// Open returns a Store over one connection, whose streams must exist.
+func Open(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, subjects job.Subjects) (*Store, error) {
+	s := &Store{nc: nc, js: js, subjects: subjects, tryTimeout: tryTimeout}
+	for name, handle := range map[string]*jetstream.Stream{
+		subjects.ResultsStream(): &s.results,
+		subjects.EventsStream():  &s.events,
+		subjects.DeadStream():    &s.dead,
+	} {
+		stream, err := js.Stream(ctx, name)
+		if err != nil {
+			return nil, fmt.Errorf("open stream %s: %w", name, err)
+		}
+		// Read from the stream's leader: the replica that would answer a direct
+		// get may not have yet what was stored a moment ago. The flag is of this
+		// handle alone; the stream keeps its setting.
+		stream.CachedInfo().Config.AllowDirect = false
+		*handle = stream
+	}
+	return s, nil
+}
+
+// Stored is a result as the stream holds it.
+type Stored struct {
+	// Data is the encoded result.
+	Data []byte
+	// Seq is its sequence in the results stream.
+	Seq uint64
+	// JobSeq is the sequence of the job message it belongs to, 0 when not known.
+	JobSeq uint64
+}
+
+// Lookup returns the stored result of a job, nil when there is none.
+func (s *Store) Lookup(ctx context.Context, queue, id string) (*Stored, error) {
+	msg, err := last(ctx, s.results, s.subjects.Result(queue, id))
+	if msg == nil || err != nil {
+		return nil, err
+	}
+	seq, _ := strconv.ParseUint(msg.Header.Get(job.HeaderJobSeq), 10, 64) // absent or foreign: 0
+	return &Stored{Data: msg.Data, Seq: msg.Sequence, JobSeq: seq}, nil
+}
+
+// Commit stores the result of the job message jobSeq. replaces is the sequence
+// of the failed result it replaces, 0 for none. It tries until it is stored or
+// ctx is done. It returns [ErrCommitted] when another result is there, and a
+// *[TooBigError] when the result does not fit a message.
+func (s *Store) Commit(ctx context.Context, r *job.Result, jobSeq, replaces uint64) ([]byte, error) {
+	data := r.Encode()
+	if err := s.fits("result", data); err != nil {
+		return nil, err
+	}
+	msg := nats.NewMsg(s.subjects.Result(r.Queue, r.ID))
+	msg.Data = data
+	msg.Header.Set(job.HeaderJobSeq, strconv.FormatUint(jobSeq, 10))
+	if err := s.store(ctx, s.results, msg, jetstream.WithExpectLastSequencePerSubject(replaces)); err != nil {
+		return nil, fmt.Errorf("commit the result of job %s: %w", r.ID, err)
+	}
+	return data, nil
+}
+
+// fits returns a *[TooBigError] when data does not fit a message.
+func (s *Store) fits(what string, data []byte) error {
+	if size, limit := int64(len(data)), s.nc.MaxPayload()-headroom; size > limit {
+		return &TooBigError{What: what, Size: size, Limit: limit}
+	}
+	return nil
+}
+
+// exceedsStream is the server's code for a message over the stream's own limit.
+const exceedsStream jetstream.ErrorCode = 10054
+
+// store publishes msg until the stream has it. A sequence mismatch, which also
+// follows a lost answer to an earlier try, is [ErrCommitted]. A cluster has a
+// second code for it (10164), while another write to the subject is under way:
+// that one may still fail, so it is no reason to stop trying.
+func (s *Store) store(ctx context.Context, stream jetstream.Stream, msg *nats.Msg, opts ...jetstream.PublishOpt) error {
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		try, cancel := context.WithTimeout(ctx, s.tryTimeout)
+		_, err := s.js.PublishMsg(try, msg, opts...)
+		cancel()
+		var api *jetstream.APIError
+		switch {
+		case err == nil:
+			return nil
+		case errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence:
+			return ErrCommitted
+		case errors.Is(err, nats.ErrMaxPayload): // headers and all
+			return &TooBigError{What: "message with its headers", Size: int64(msg.Size() - len(msg.Subject)), Limit: s.nc.MaxPayload()}
+		case errors.As(err, &api) && api.ErrorCode == exceedsStream:
+			return &TooBigError{What: "message", Size: int64(len(msg.Data)), Limit: int64(stream.CachedInfo().Config.MaxMsgSize)}
+		}
+		if !sleep(ctx, pause) {
+			return fmt.Errorf("%w (last answer: %w)", context.Cause(ctx), err)
+		}
+	}
+}
+
+// last returns the last message of a subject, nil when there is none.
+func last(ctx context.Context, stream jetstream.Stream, subject string) (*jetstream.RawStreamMsg, error) {
+	msg, err := stream.GetLastMsgForSubject(ctx, subject)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", subject, err)
+	}
+	return msg, nil
+}
+
+// Reply sends data to a subject that somebody named. It does not wait; nobody
+// may be listening any more.
+func (s *Store) Reply(to string, data []byte) error {
+	if to == "" {
+		return nil
+	}
+	if err := s.nc.Publish(to, data); err != nil {
+		return fmt.Errorf("reply to %s: %w", to, err)
+	}
+	return nil
+}
+
+// sleep pauses for d; it reports false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
