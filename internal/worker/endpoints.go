@@ -1,0 +1,144 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go/micro"
+
+	"understudy/internal/job"
+)
+
+// storeTimeout bounds the storing of a job that came as a request.
+const storeTimeout = 5 * time.Second
+
+// ServiceName is the name of the workers' NATS micro service.
+const ServiceName = "llm-worker"
+
+// serveEndpoints answers requests until the returned service is stopped.
+func (w *Worker) serveEndpoints() (micro.Service, error) {
+	svc, err := micro.AddService(w.nc, micro.Config{
+		Name: ServiceName, Version: w.cfg.Version,
+		Description: "durable LLM completion jobs",
+		Metadata:    map[string]string{"worker": w.cfg.Name, "prefix": w.subjects.Prefix()},
+		ErrorHandler: func(_ micro.Service, e *micro.NATSError) {
+			w.logger.Warn("endpoint failed", "subject", e.Subject, "err", e.Description)
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start the micro service: %w", err)
+	}
+	for name, handler := range map[string]micro.HandlerFunc{
+		"complete": w.complete,
+		"submit":   w.submit,
+	} {
+		if err := svc.AddEndpoint(name, handler, micro.WithEndpointSubject(w.subjects.Endpoint(name))); err != nil {
+			return nil, errors.Join(fmt.Errorf("serve %s: %w", w.subjects.Endpoint(name), err), svc.Stop())
+		}
+	}
+	if err := w.nc.FlushTimeout(storeTimeout); err != nil { // until the server knows of the endpoints
+		return nil, errors.Join(fmt.Errorf("announce the endpoints: %w", err), svc.Stop())
+	}
+	return svc, nil
+}
+
+// complete stores a job whose result goes to the requester. The answer comes
+// from whichever worker ends the job, so this one answers only a refusal.
+func (w *Worker) complete(req micro.Request) {
+	if to := req.Reply(); to != "" {
+		if err := w.decoder.CheckReply(to); err != nil { // the result could never be sent there
+			w.refuse(req, &refusal{"403", err})
+			return
+		}
+	}
+	if _, err := w.accept(req, req.Reply()); err != nil {
+		w.refuse(req, err)
+	}
+}
+
+// submit stores a job and says where its result will be.
+func (w *Worker) submit(req micro.Request) {
+	receipt, err := w.accept(req, "")
+	if err != nil {
+		w.refuse(req, err)
+		return
+	}
+	if err := req.Respond(receipt.Encode()); err != nil {
+		w.logger.Warn("request could not be answered", "subject", req.Subject(), "err", err)
+	}
+}
+
+// refusal is an error with the code of a micro service.
+type refusal struct {
+	code string
+	err  error
+}
+
+// Error implements error.
+func (r *refusal) Error() string { return r.err.Error() }
+
+// Unwrap returns the reason.
+func (r *refusal) Unwrap() error { return r.err }
+
+// accept stores the job of a request, with replyTo as who gets the result.
+func (w *Worker) accept(req micro.Request, replyTo string) (job.Receipt, error) {
+	queue, id, payload, err := job.TakeAddress(req.Data())
+	if err != nil {
+		return job.Receipt{}, &refusal{"400", err}
+	}
+	if id == "" {
+		id = job.NewID()
+	}
+	msg := nats.NewMsg(w.subjects.Job(queue, id))
+	msg.Data = payload
+	for _, name := range []string{job.HeaderTraceParent, "tracestate"} {
+		if v := req.Headers().Get(name); v != "" {
+			msg.Header.Set(name, v)
+		}
+	}
+	if replyTo != "" {
+		msg.Header.Set(job.HeaderReplyTo, replyTo)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	if _, err := w.js.PublishMsg(ctx, msg); err != nil {
+		return job.Receipt{}, notStored(err, id)
+	}
+	return w.subjects.Receipt(queue, id), nil
+}
+
+// notStored says why the stream refused a job. One error code stands for two
+// reasons; only the description tells them apart.
+func notStored(err error, id string) error {
+	var api *jetstream.APIError
+	switch {
+	case errors.As(err, &api) && strings.Contains(api.Description, "per subject"):
+		return &refusal{"409", fmt.Errorf("job %s is queued or running already", id)}
+	case errors.As(err, &api):
+		return &refusal{"503", fmt.Errorf("the jobs stream refused the job: %s", api.Description)}
+	default:
+		return &refusal{"503", fmt.Errorf("the job could not be stored: %w", err)}
+	}
+}
+
+// refuse answers a request with an error, in the header as NATS micro services
+// do and in the body for people.
+func (w *Worker) refuse(req micro.Request, err error) {
+	code := "500"
+	if r, ok := errors.AsType[*refusal](err); ok {
+		code = r.code
+	}
+	body, encodeErr := json.Marshal(map[string]any{"error": map[string]string{"code": code, "message": err.Error()}})
+	if encodeErr != nil {
+		body = nil
+	}
+	if err := req.Error(code, err.Error(), body); err != nil {
+		w.logger.Warn("request could not be answered", "subject", req.Subject(), "err", err)
+	}
+}

@@ -1,0 +1,190 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"understudy/internal/backend"
+	"understudy/internal/fallback"
+	"understudy/internal/job"
+	"understudy/internal/results"
+)
+
+// result returns what every result of the job has.
+func (t *task) result(status job.Status) *job.Result {
+	now := time.Now()
+	r := &job.Result{
+		ID: t.id, CustomID: t.job.CustomID, Status: status, Queue: t.d.Queue, Route: t.route,
+		Attempts: t.trail, QueuedMS: max(t.startedAt.Sub(t.d.Published).Milliseconds(), 0),
+		DurationMS: now.Sub(t.startedAt).Milliseconds(), Deliveries: t.d.Number(), Redrives: t.redrives,
+		Worker: t.w.cfg.Name, FinishedAt: now, Metadata: t.job.Metadata,
+	}
+	for _, a := range t.trail {
+		if a.CostUSD != nil {
+			if r.CostUSD == nil {
+				r.CostUSD = new(float64)
+			}
+			*r.CostUSD += *a.CostUSD
+		}
+	}
+	return r
+}
+
+func (t *task) success(out fallback.Outcome) *job.Result {
+	resp := out.Response
+	r := t.result(job.Succeeded)
+	r.Response = &job.Response{StatusCode: resp.Status, RequestID: resp.RequestID, Body: job.RawBody(resp.Body)}
+	r.Backend, r.Model, r.Degraded, r.Usage = out.Backend, resp.Model, resp.Degraded, resp.Usage
+	return r
+}
+
+func (t *task) failure(out fallback.Outcome) *job.Result {
+	err := out.Err
+	status := job.Failed
+	switch {
+	case errors.Is(err, backend.Expired):
+		status = job.Expired
+	case errors.Is(err, backend.Canceled):
+		status = job.Cancelled
+	}
+	r := t.result(status)
+	r.Backend, r.Model = err.Backend, err.Model
+	r.Error = &job.Error{Code: string(err.Class), Message: err.Message, First: out.First, Last: out.Last}
+	if err.Status != 0 {
+		r.Response = &job.Response{StatusCode: err.Status, RequestID: err.RequestID, Body: job.RawBody(err.Body)}
+	}
+	return r
+}
+
+// refuse ends a job without a call.
+func (t *task) refuse(ctx context.Context, class backend.Class, message string) {
+	_ = t.understand() // only whom to tell is of interest
+	r := t.result(job.Failed)
+	r.Error = &job.Error{Code: string(class), Message: message}
+	t.finish(ctx, r)
+}
+
+// finish makes the result the job's one end: commit, dead letter, events,
+// reply, ack, in this order. When the worker is stopped hard in between, the
+// next delivery goes on from there.
+func (t *task) finish(ctx context.Context, r *job.Result) {
+	settling, cancel := t.w.settling(ctx, 0)
+	defer cancel()
+	data, err := t.commit(settling, r)
+	switch {
+	case errors.Is(err, results.ErrCommitted):
+		t.log.InfoContext(ctx, "job has a result already; this one is dropped", "status", r.Status)
+		for settling.Err() == nil {
+			stored, err := t.w.store.Lookup(settling, t.d.Queue, t.id)
+			if err == nil && stored != nil && t.resend(settling, stored) == nil {
+				return
+			}
+			sleep(settling, retryLookup)
+		}
+		return
+	case err != nil:
+		t.log.ErrorContext(ctx, "result could not be committed; the job will run again", "status", r.Status, "err", err)
+		return
+	}
+	if r.Status == job.Failed || r.Status == job.Expired {
+		if err := t.bury(settling, r); err != nil {
+			t.log.ErrorContext(ctx, "dead letter could not be stored; it will be tried again", "err", err)
+			return
+		}
+	}
+	t.completed(r)
+	t.account(ctx, r)
+	t.settle(settling, data)
+}
+
+// commit stores the result. One that does not fit the server's limit becomes a
+// failed one that says so.
+func (t *task) commit(ctx context.Context, r *job.Result) ([]byte, error) {
+	data, err := t.w.store.Commit(ctx, r, t.d.Seq, t.replaces)
+	var tooBig *results.TooBigError
+	if !errors.As(err, &tooBig) {
+		return data, err
+	}
+	class := backend.TooLarge
+	if r.Status != job.Succeeded { // the provider's answer is what is too big: leave it out
+		r.Response = nil
+	} else {
+		r.Status, r.Response = job.Failed, nil
+		r.Error = &job.Error{Code: string(class), Message: tooBig.Error()}
+	}
+	data, err = t.w.store.Commit(ctx, r, t.d.Seq, t.replaces)
+	if errors.As(err, &tooBig) { // metadata or trail
+		r.Metadata, r.Attempts = nil, nil
+		data, err = t.w.store.Commit(ctx, r, t.d.Seq, t.replaces)
+	}
+	return data, err
+}
+
+// bury stores the dead letter that belongs to a result.
+func (t *task) bury(ctx context.Context, r *job.Result) error {
+	letter := &job.DeadLetter{
+		ID: r.ID, Queue: r.Queue, Error: r.Error, Headers: t.d.Header, Attempts: r.Attempts,
+		Deliveries: r.Deliveries, Redrives: r.Redrives, Worker: r.Worker, Time: r.FinishedAt,
+	}
+	if r.Error != nil {
+		letter.Reason, letter.FirstError, letter.LastError = r.Error.Code, r.Error.First, r.Error.Last
+	}
+	if err := t.w.store.Bury(ctx, letter, t.d.Payload, t.d.Seq); err != nil {
+		return err
+	}
+	t.w.metrics.deadLetters.WithLabelValues(t.d.Queue, letter.Reason).Inc()
+	t.emit(job.EventDeadLettered, job.DeadLettered{Queue: t.d.Queue, Reason: letter.Reason, Redrives: r.Redrives})
+	return nil
+}
+
+// settle sends the result to whoever asked, and lets the job leave the queue.
+func (t *task) settle(ctx context.Context, data []byte) {
+	if err := t.w.store.Reply(t.job.ReplyTo, data); err != nil {
+		t.log.WarnContext(ctx, "result could not be sent", "err", err)
+	}
+	for ctx.Err() == nil {
+		try, cancel := context.WithTimeout(ctx, returnTimeout)
+		err := t.d.Ack(try)
+		cancel()
+		if err == nil {
+			return
+		}
+		t.log.WarnContext(ctx, "ack failed; trying again", "err", err)
+		sleep(ctx, retryLookup)
+	}
+}
+
+// account counts and logs the end of a job.
+func (t *task) account(ctx context.Context, r *job.Result) {
+	m := t.w.metrics
+	m.jobs.WithLabelValues(r.Queue, r.Route, string(r.Status)).Inc()
+	m.jobDuration.WithLabelValues(r.Queue, r.Route).Observe(float64(r.DurationMS) / 1000)
+	class := ""
+	if r.Error != nil {
+		class = r.Error.Code
+	}
+	t.log.InfoContext(ctx, "job ended", "status", r.Status, "route", r.Route, "backend", r.Backend,
+		"class", class, "attempt", calls(r.Attempts), "degraded", r.Degraded, "duration_ms", r.DurationMS)
+}
+
+// calls counts the entries of a trail that were calls.
+func calls(trail []job.Attempt) int {
+	n := 0
+	for _, a := range trail {
+		if a.Outcome != job.OutcomeSkipped {
+			n++
+		}
+	}
+	return n
+}
+
+// sleep pauses for d or until ctx is done.
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

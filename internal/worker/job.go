@@ -1,0 +1,297 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"understudy/internal/backend"
+	"understudy/internal/fallback"
+	"understudy/internal/job"
+	"understudy/internal/queue"
+	"understudy/internal/results"
+)
+
+// The numbers of one job.
+const (
+	// panicDelay is the pause before a job whose run panicked is handed out again.
+	panicDelay = 2 * time.Second
+	// returnTimeout bounds the hand-back of a job at a stop.
+	returnTimeout = 5 * time.Second
+	// retryLookup is the pause between tries to read what the server knows of a job.
+	retryLookup = 500 * time.Millisecond
+)
+
+// errStopping is the cause with which running calls end at a stop. It wraps
+// context.Canceled.
+var errStopping = fmt.Errorf("the worker is stopping: %w", context.Canceled)
+
+// task is one job in one slot.
+//
+//	free slot, then pull            queue.Source
+//	lease heartbeat                 queue.Source
+//	has it a result already?        task.recall    -> send it again, ack
+//	what happened before?           task.recall    -> poison, ack
+//	decode, validate, route         task.accept    -> invalid_job
+//	deadline                        task.call      -> expired
+//	candidate, breaker, call        fallback.Engine
+//	record and emit                 trail.go
+//	commit, or dead letter          task.finish
+//	reply, ack                      task.finish
+//
+// A job that cannot go on now is handed back with its trail (task.hand).
+type task struct {
+	w   *Worker
+	d   *queue.Delivery
+	log *slog.Logger
+
+	id        string   // as in subjects and results
+	job       *job.Job // see understand
+	malformed error    // why the job was refused
+	attempt   int      // the number of the call under way
+	plan      *fallback.Plan
+	route     string
+	redrives  int
+	replaces  uint64 // the failed result that a redriven job may replace
+	taken     time.Time
+	startedAt time.Time // of the first delivery: the time budget runs from here
+	trail     []job.Attempt
+}
+
+// handle runs one job from its delivery to its settlement. It is where a panic
+// of a job ends.
+func (w *Worker) handle(ctx context.Context, d *queue.Delivery) {
+	t := &task{w: w, d: d, id: safeID(d.ID), taken: time.Now()}
+	t.log = w.logger.With("job_id", t.id, "queue", d.Queue, "delivery", d.Number())
+	t.redrives, _ = strconv.Atoi(d.Header.Get(job.HeaderRedrives)) // absent or foreign: 0
+	t.redrives = max(t.redrives, 0)
+	w.metrics.inFlight.Inc()
+	defer w.metrics.inFlight.Dec()
+	defer func() {
+		if p := recover(); p != nil {
+			t.log.ErrorContext(ctx, "job panicked; it is handed out again", "stack", string(debug.Stack()))
+			t.giveBack(ctx, panicDelay)
+		}
+	}()
+	if d.Number() > 1 {
+		w.metrics.redeliveries.Inc()
+	}
+	if t.recall(ctx) && t.accept(ctx) {
+		t.call(ctx)
+	}
+}
+
+// safeID is id, but for the tokens that would make a subject a wildcard: a
+// publisher can send those, and no result may be stored or sought under them.
+func safeID(id string) string {
+	if !strings.ContainsAny(id, "*>") {
+		return id
+	}
+	return strings.NewReplacer("*", "_", ">", "_").Replace(id)
+}
+
+// recall asks the server what it knows of the job. It reports whether the job
+// is to be run.
+func (t *task) recall(ctx context.Context) bool {
+	for {
+		run, err := t.tryRecall(ctx)
+		if err == nil {
+			return run
+		}
+		t.log.WarnContext(ctx, "what is known of the job could not be read; trying again", "err", err)
+		select {
+		case <-time.After(retryLookup):
+		case <-ctx.Done():
+			t.giveBack(ctx, 0)
+			return false
+		}
+	}
+}
+
+func (t *task) tryRecall(ctx context.Context) (run bool, err error) {
+	t.startedAt = t.taken
+	stored, err := t.w.store.Lookup(ctx, t.d.Queue, t.id)
+	if err != nil {
+		return false, err
+	}
+	if stored != nil {
+		if !t.replaceable(stored) {
+			return false, t.resend(ctx, stored)
+		}
+		t.replaces = stored.Seq
+	}
+	if t.d.Number() == 1 {
+		t.received()
+		return true, nil
+	}
+	history, err := t.w.store.History(ctx, t.d.Queue, t.id, t.d.Seq)
+	if err != nil {
+		return false, err
+	}
+	t.trail = history.Trail
+	if !history.StartedAt.IsZero() {
+		t.startedAt = history.StartedAt
+	}
+	t.received()
+	for _, a := range history.Unknown {
+		t.w.metrics.unknown.Inc()
+		t.emit(job.EventAttemptUnknown, a)
+	}
+	if crashes := t.d.Number() - 1 - history.Returns; crashes >= t.w.cfg.MaxCrashes {
+		t.refuse(ctx, backend.Poison, fmt.Sprintf("%d workers died or lost the job while they ran it", crashes))
+		return false, nil
+	}
+	return true, nil
+}
+
+// replaceable reports whether a redriven job may replace the stored result.
+func (t *task) replaceable(stored *results.Stored) bool {
+	if t.redrives == 0 || stored.JobSeq == t.d.Seq {
+		return false
+	}
+	r, err := job.DecodeResult(stored.Data)
+	return err == nil && r.Status != job.Succeeded
+}
+
+// resend ends a job that has a result already: an earlier delivery, or an
+// earlier job of the same id, committed it.
+func (t *task) resend(ctx context.Context, stored *results.Stored) error {
+	r, err := job.DecodeResult(stored.Data)
+	if err != nil {
+		return fmt.Errorf("decode the stored result: %w", err)
+	}
+	_ = t.understand()            // only whom to tell is of interest
+	if stored.JobSeq == t.d.Seq { // it died between the commit and the ack
+		if err := t.rebury(ctx, r); err != nil {
+			return err
+		}
+		t.completed(r)
+	}
+	t.log.InfoContext(ctx, "job has a result already; it is sent again", "status", r.Status)
+	t.settle(ctx, stored.Data)
+	return nil
+}
+
+// rebury stores the dead letter of a committed job where that is still missing.
+func (t *task) rebury(ctx context.Context, r *job.Result) error {
+	if r.Status != job.Failed && r.Status != job.Expired {
+		return nil
+	}
+	buried, err := t.w.store.Buried(ctx, t.d.Queue, t.id, t.d.Seq)
+	if err != nil || buried {
+		return err
+	}
+	return t.bury(ctx, r)
+}
+
+// understand decodes the job, or as much of it as its result needs, once.
+func (t *task) understand() error {
+	if t.job != nil {
+		return t.malformed
+	}
+	t.job, t.malformed = t.w.decoder.Decode(t.d.Queue, t.d.ID, t.d.Payload, t.d.Header)
+	if t.malformed != nil {
+		t.job = t.w.decoder.Refused(t.d.Queue, t.id, t.d.Payload, t.d.Header)
+	}
+	return t.malformed
+}
+
+// accept decodes, validates and routes the job. It reports whether to run it.
+func (t *task) accept(ctx context.Context) bool {
+	err := t.understand()
+	if err == nil {
+		t.plan, err = t.w.engine.Plan(t.job)
+	}
+	if err != nil {
+		t.route = ""
+		t.refuse(ctx, backend.InvalidJob, err.Error())
+		return false
+	}
+	t.route = t.plan.Route
+	return true
+}
+
+// call runs the job through its chain until it ends or must wait.
+func (t *task) call(ctx context.Context) {
+	deadline := t.job.Deadline
+	if t.plan.Budget > 0 {
+		if end := t.startedAt.Add(t.plan.Budget); deadline.IsZero() || end.Before(deadline) {
+			deadline = end
+		}
+	}
+	for {
+		out := t.w.engine.Run(ctx, fallback.Task{
+			Plan: t.plan, Trail: t.trail, Deadline: deadline, Observer: observer{t},
+			Request: backend.Request{
+				JobID: t.id, URL: t.job.URL, Body: t.job.Body, Model: t.job.Model, Stream: t.job.Stream,
+				Chunk: t.chunks(),
+			},
+		})
+		t.trail = out.Trail
+		switch {
+		case out.Response != nil:
+			t.finish(ctx, t.success(out))
+			return
+		case out.Wait != nil:
+			if t.hand(ctx, out.Wait.Until, out.Wait.Why) {
+				return
+			}
+			select { // the wait could not be stored: it is spent here
+			case <-time.After(time.Until(out.Wait.Until)):
+			case <-ctx.Done():
+			}
+		case errors.Is(context.Cause(ctx), errStopping):
+			t.giveBack(ctx, 0)
+			return
+		default:
+			t.finish(ctx, t.failure(out))
+			return
+		}
+	}
+}
+
+// chunks relays a streamed answer to whoever listens; nil when not asked for.
+func (t *task) chunks() func([]byte) {
+	if !t.job.Stream {
+		return nil
+	}
+	return func(data []byte) { t.w.relay(t, data) }
+}
+
+// hand gives the job back until a moment, with its trail. It reports whether
+// the job left this worker.
+func (t *task) hand(ctx context.Context, until time.Time, why string) bool {
+	settling, cancel := t.w.settling(ctx, returnTimeout)
+	defer cancel()
+	w := job.Waiting{
+		Queue: t.d.Queue, Why: why, Until: until, Delivery: t.d.Number(), JobSeq: t.d.Seq,
+		StartedAt: t.startedAt, Attempts: t.trail,
+	}
+	if err := t.w.outbox.EmitStored(settling, t.w.subjects.Event(t.d.Queue, t.id), t.event(job.EventWaiting, w), t.eventsTo()); err != nil {
+		t.log.WarnContext(ctx, "the job's wait could not be stored", "err", err)
+		return false
+	}
+	if err := t.d.Return(settling, max(time.Until(until), 0)); err != nil {
+		t.log.WarnContext(ctx, "job could not be returned; its lease will run out", "err", err)
+	}
+	t.w.metrics.waits.Inc()
+	t.log.InfoContext(ctx, "job waits", "why", why, "until", until, "attempt", len(t.trail))
+	return true
+}
+
+// giveBack returns the job to the queue because of this worker, not the job.
+func (t *task) giveBack(ctx context.Context, delay time.Duration) {
+	if delay == 0 && t.hand(ctx, time.Now(), errStopping.Error()) {
+		return
+	}
+	settling, cancel := t.w.settling(ctx, returnTimeout)
+	defer cancel()
+	if err := t.d.Return(settling, delay); err != nil {
+		t.log.WarnContext(ctx, "job could not be returned; its lease will run out", "err", err)
+	}
+}

@@ -1,0 +1,170 @@
+package worker
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"understudy/internal/backend"
+	"understudy/internal/breaker"
+	"understudy/internal/job"
+)
+
+// metrics are the worker's numbers. The label sets are closed: backends, routes
+// and queues as configured, classes and statuses; never an id.
+type metrics struct {
+	requests     *prometheus.CounterVec   // backend, status
+	duration     *prometheus.HistogramVec // backend
+	operation    *prometheus.HistogramVec // gen_ai_*
+	tokens       *prometheus.HistogramVec // gen_ai_*
+	firstToken   *prometheus.HistogramVec // backend
+	cost         *prometheus.CounterVec   // backend
+	jobs         *prometheus.CounterVec   // queue, route, status
+	jobDuration  *prometheus.HistogramVec // queue, route
+	inFlight     prometheus.Gauge
+	slots        prometheus.Gauge
+	depth        *prometheus.GaugeVec   // queue, state
+	age          *prometheus.GaugeVec   // queue
+	breaker      *prometheus.GaugeVec   // backend, state
+	deadLetters  *prometheus.CounterVec // queue, reason
+	redeliveries prometheus.Counter
+	unknown      prometheus.Counter
+	waits        prometheus.Counter
+}
+
+// latencyBuckets are seconds: from a cache's answer to a long generation.
+func latencyBuckets() []float64 {
+	return []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320}
+}
+
+// tokenBuckets are those of the OpenTelemetry GenAI conventions.
+func tokenBuckets() []float64 {
+	return []float64{1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864}
+}
+
+// metricLabels are the closed label sets of one worker.
+type metricLabels struct {
+	backends, routes, queues []string
+}
+
+func newMetrics(reg prometheus.Registerer, labels metricLabels, dropped func() float64) *metrics {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "llm_requests_total", Help: "Calls of backends, by how they ended: succeeded, or the class of the failure.",
+		}, []string{"backend", "status"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "llm_request_duration_seconds", Help: "Time of a call of a backend.", Buckets: latencyBuckets(),
+		}, []string{"backend"}),
+		operation: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "gen_ai_client_operation_duration_seconds", Help: "OpenTelemetry GenAI: time of a call.", Buckets: latencyBuckets(),
+		}, []string{"gen_ai_operation_name", "gen_ai_provider_name", "error_type"}),
+		tokens: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "gen_ai_client_token_usage", Help: "OpenTelemetry GenAI: tokens of a call.", Buckets: tokenBuckets(),
+		}, []string{"gen_ai_provider_name", "gen_ai_token_type"}),
+		firstToken: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "understudy_first_token_seconds", Help: "Time from sending a streamed call to its first token.", Buckets: latencyBuckets(),
+		}, []string{"backend"}),
+		cost: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "understudy_cost_usd_total", Help: "What calls cost, where that is known, in US dollars.",
+		}, []string{"backend"}),
+		jobs: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "understudy_jobs_total", Help: "Jobs that ended on this worker, by status.",
+		}, []string{"queue", "route", "status"}),
+		jobDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "understudy_job_duration_seconds", Help: "Time from a job's first delivery to its result.", Buckets: latencyBuckets(),
+		}, []string{"queue", "route"}),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "understudy_jobs_in_flight", Help: "Jobs that hold a slot of this worker.",
+		}),
+		slots: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "understudy_slots", Help: "Jobs that this worker runs at once at most.",
+		}),
+		depth: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "understudy_queue_jobs", Help: "Jobs in a queue: pending ones were never handed out, taken ones run or wait.",
+		}, []string{"queue", "state"}),
+		age: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "understudy_queue_age_seconds", Help: "Age of the oldest job in a queue, 0 when it is empty.",
+		}, []string{"queue"}),
+		breaker: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "understudy_breaker_state", Help: "1 for the state that a backend's breaker is in on this worker.",
+		}, []string{"backend", "state"}),
+		deadLetters: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "understudy_dead_letters_total", Help: "Dead letters stored by this worker, by reason.",
+		}, []string{"queue", "reason"}),
+		redeliveries: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "understudy_redeliveries_total", Help: "Jobs that reached this worker after their lease was lost elsewhere.",
+		}),
+		unknown: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "understudy_unknown_outcomes_total", Help: "Calls whose end a crash has hidden.",
+		}),
+		waits: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "understudy_waits_total", Help: "Jobs handed back to wait because no backend could be called.",
+		}),
+	}
+	reg.MustRegister(m.requests, m.duration, m.operation, m.tokens, m.firstToken, m.cost, m.jobs, m.jobDuration,
+		m.inFlight, m.slots, m.depth, m.age, m.breaker, m.deadLetters, m.redeliveries, m.unknown, m.waits,
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "understudy_events_dropped_total", Help: "Events that could not be sent or stored.",
+		}, dropped))
+	m.createSeries(labels)
+	return m
+}
+
+// createSeries creates the series of every label up front, so that a rate over
+// the first failure is not lost.
+func (m *metrics) createSeries(labels metricLabels) {
+	for _, b := range labels.backends {
+		m.requests.WithLabelValues(b, string(job.Succeeded))
+		m.duration.WithLabelValues(b)
+		m.cost.WithLabelValues(b)
+		for _, c := range backend.Classes() {
+			m.requests.WithLabelValues(b, string(c))
+		}
+	}
+	for _, q := range labels.queues {
+		m.age.WithLabelValues(q)
+		for _, state := range []string{"pending", "taken"} {
+			m.depth.WithLabelValues(q, state)
+		}
+		for _, r := range labels.routes {
+			for _, s := range []job.Status{job.Succeeded, job.Failed, job.Expired, job.Cancelled} {
+				m.jobs.WithLabelValues(q, r, string(s))
+			}
+		}
+	}
+}
+
+// breakerIs sets the gauge of a backend's breaker.
+func (m *metrics) breakerIs(name string, state breaker.State) {
+	for _, s := range []breaker.State{breaker.Closed, breaker.Open, breaker.HalfOpen} {
+		value := 0.0
+		if s == state {
+			value = 1
+		}
+		m.breaker.WithLabelValues(name, string(s)).Set(value)
+	}
+}
+
+// attempt counts one finished call.
+func (m *metrics) attempt(a *job.Attempt, operation string) {
+	status, errorType := string(job.Succeeded), ""
+	if a.Class != nil {
+		status, errorType = *a.Class, *a.Class
+	}
+	seconds := (time.Duration(a.DurationMS) * time.Millisecond).Seconds()
+	m.requests.WithLabelValues(a.Backend, status).Inc()
+	m.duration.WithLabelValues(a.Backend).Observe(seconds)
+	m.operation.WithLabelValues(operation, a.Backend, errorType).Observe(seconds)
+	if a.InputTokens != nil {
+		m.tokens.WithLabelValues(a.Backend, "input").Observe(float64(*a.InputTokens))
+	}
+	if a.OutputTokens != nil {
+		m.tokens.WithLabelValues(a.Backend, "output").Observe(float64(*a.OutputTokens))
+	}
+	if a.FirstTokenMS != nil {
+		m.firstToken.WithLabelValues(a.Backend).Observe(float64(*a.FirstTokenMS) / 1000)
+	}
+	if a.CostUSD != nil && *a.CostUSD > 0 {
+		m.cost.WithLabelValues(a.Backend).Add(*a.CostUSD)
+	}
+}

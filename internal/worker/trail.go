@@ -1,0 +1,118 @@
+package worker
+
+import (
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"understudy/internal/job"
+)
+
+// observer turns the attempts of one job into events, numbers and log lines. It
+// implements fallback.Observer.
+type observer struct{ t *task }
+
+// Started implements fallback.Observer.
+func (o observer) Started(a job.Attempt) {
+	o.t.attempt = a.N
+	o.t.emit(job.EventAttemptStarted, a)
+}
+
+// Ended implements fallback.Observer.
+func (o observer) Ended(a job.Attempt) {
+	t := o.t
+	log := t.log.With("attempt", a.N, "backend", a.Backend)
+	switch a.Outcome {
+	case job.OutcomeSucceeded:
+		t.emit(job.EventAttemptSucceeded, a)
+		log.Debug("attempt succeeded", "duration_ms", a.DurationMS)
+	case job.OutcomeSkipped:
+		t.emit(job.EventAttemptSkipped, a)
+		log.Debug("backend skipped", "class", a.Class, "next", a.Next)
+		return
+	case job.OutcomeFailed:
+		t.emit(job.EventAttemptFailed, a)
+		logFailure(log, a)
+	case job.OutcomeUnknown:
+		return
+	}
+	t.w.metrics.attempt(&a, operation(t.job.URL))
+}
+
+// logFailure says which backend, how long, which class and why the next, but
+// not in the provider's words: they may quote the prompt.
+func logFailure(log *slog.Logger, a job.Attempt) {
+	class, next := "", ""
+	if a.Class != nil {
+		class = *a.Class
+	}
+	if a.Next != nil {
+		next = string(*a.Next)
+	}
+	args := []any{"class", class, "status", a.Status, "duration_ms", a.DurationMS, "next", next}
+	if a.RetryAfterMS != nil {
+		args = append(args, "retry_after_ms", *a.RetryAfterMS)
+	}
+	log.Warn("attempt failed", args...)
+}
+
+// operation is the OpenTelemetry GenAI name of what a URL does.
+func operation(url string) string {
+	switch url {
+	case job.URLEmbeddings:
+		return "embeddings"
+	case job.URLCompletions:
+		return "text_completion"
+	default:
+		return "chat"
+	}
+}
+
+// event makes an event of this job.
+func (t *task) event(kind job.EventType, data any) *job.Event {
+	return job.NewEvent(t.w.cfg.Name, kind, t.id, time.Now(), data)
+}
+
+// emit sends an event of this job. It never blocks.
+func (t *task) emit(kind job.EventType, data any) {
+	t.w.outbox.Emit(t.w.subjects.Event(t.d.Queue, t.id), t.event(kind, data), t.eventsTo())
+}
+
+func (t *task) eventsTo() string {
+	if t.job == nil {
+		return ""
+	}
+	return t.job.EventsTo
+}
+
+// received says that this worker has taken the job.
+func (t *task) received() {
+	_ = t.understand() // the copy of the event needs to know its reader
+	t.emit(job.EventReceived, job.Received{
+		Queue: t.d.Queue, Delivery: t.d.Number(), Redrives: t.redrives, JobSeq: t.d.Seq,
+	})
+}
+
+// completed says that the result is stored.
+func (t *task) completed(r *job.Result) {
+	c := job.Completed{
+		Queue: r.Queue, Status: r.Status, Route: r.Route, Backend: r.Backend, Degraded: r.Degraded,
+		Attempts: calls(r.Attempts), DurationMS: r.DurationMS, CostUSD: r.CostUSD,
+	}
+	if r.Error != nil {
+		c.Class = &r.Error.Code
+	}
+	t.emit(job.EventCompleted, c)
+}
+
+// relay sends one chunk of a streamed answer to whoever listens.
+func (w *Worker) relay(t *task, data []byte) {
+	msg := nats.NewMsg(w.subjects.Chunks(t.d.Queue, t.id))
+	msg.Header.Set(job.HeaderAttempt, strconv.Itoa(t.attempt))
+	msg.Data = data // copied into the connection's buffer before PublishMsg returns
+	if err := w.nc.PublishMsg(msg); err != nil {
+		t.log.Debug("chunk could not be relayed", "err", err)
+	}
+}
