@@ -57,6 +57,7 @@ type task struct {
 	plan      *fallback.Plan
 	route     string
 	redrives  int
+	crashes   int    // how many workers died or lost the job before
 	replaces  uint64 // the failed result that a redriven job may replace
 	taken     time.Time
 	startedAt time.Time // of the first delivery: the time budget runs from here
@@ -142,8 +143,8 @@ func (t *task) tryRecall(ctx context.Context) (run bool, err error) {
 		t.w.metrics.unknown.Inc()
 		t.emit(job.EventAttemptUnknown, a)
 	}
-	if crashes := t.d.Number() - 1 - history.Returns; crashes >= t.w.cfg.MaxCrashes {
-		t.refuse(ctx, backend.Poison, fmt.Sprintf("%d workers died or lost the job while they ran it", crashes))
+	if t.crashes = max(t.d.Number()-1-history.Returns, 0); t.crashes >= t.w.cfg.MaxCrashes {
+		t.refuse(ctx, backend.Poison, fmt.Sprintf("%d workers died or lost the job while they ran it", t.crashes))
 		return false, nil
 	}
 	return true, nil
@@ -270,7 +271,7 @@ func (t *task) hand(ctx context.Context, until time.Time, why string) bool {
 	defer cancel()
 	w := job.Waiting{
 		Queue: t.d.Queue, Why: why, Until: until, Delivery: t.d.Number(), JobSeq: t.d.Seq,
-		StartedAt: t.startedAt, Attempts: t.trail,
+		StartedAt: t.startedAt, Attempts: t.trail, Crashes: t.crashes,
 	}
 	if err := t.w.outbox.EmitStored(settling, t.w.subjects.Event(t.d.Queue, t.id), t.event(job.EventWaiting, w), t.eventsTo()); err != nil {
 		t.log.WarnContext(ctx, "the job's wait could not be stored", "err", err)

@@ -363,6 +363,34 @@ func TestAJobThatKeepsKillingItsWorkerIsPoison(t *testing.T) {
 	require.Zero(t, p.Stats().Calls)
 }
 
+func TestCrashesAreCountedAcrossAHandBack(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	b.ensure("default")
+	b.publish("poison", chat("hi"))
+	consumer, err := b.js.Consumer(t.Context(), "LLM_JOBS", queue.ConsumerName("default"))
+	require.NoError(t, err)
+	crash := func() {
+		msg, err := consumer.Next()
+		require.NoError(t, err)
+		require.NoError(t, msg.Nak())
+	}
+	crash()
+	crash()
+	p := llmtest.New(t, llmtest.Always(llmtest.Broken(llmtest.Hang)))
+	cfg := b.config(model("vllm", p))
+	cfg.Backends[0].OpenAI.Timeout = patience
+	cfg.ShutdownGrace = -1
+	w := b.start(cfg)
+	require.NoError(t, p.Wait(t.Context(), func(s llmtest.Stats) bool { return s.InFlight == 1 }))
+	require.NoError(t, w.stop()) // hands it back, which is no crash
+	crash()
+	b.start(cfg)
+	r := b.result("poison")
+	require.Equal(t, "poison", r.Error.Code)
+	require.Equal(t, 1, p.Stats().Calls)
+}
+
 func TestAJobGoesOnWhereItsDeadWorkerLeftIt(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
