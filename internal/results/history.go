@@ -15,10 +15,8 @@ import (
 
 // History is what the stored events tell of one life of a job.
 type History struct {
-	// Crashes counts the workers that took the job and neither ended it nor
-	// handed it back. A delivery that no worker began is not among them.
-	Crashes int
-	// Returns counts the deliveries up to the last hand-back that were no crash.
+	// Returns counts the deliveries, up to the last time the job was handed back
+	// on purpose, with which no worker died.
 	Returns int
 	// StartedAt is when the job was first taken; zero when not known.
 	StartedAt time.Time
@@ -68,7 +66,6 @@ type history struct {
 	jobSeq uint64
 	ours   bool                 // the events being read belong to this life
 	open   map[call]job.Attempt // calls without an end
-	taken  map[int]bool         // deliveries that were begun, not handed back
 	index  map[mark]int         // where in the trail
 	untold map[mark]bool        // unknown, and without an event that says so
 }
@@ -96,7 +93,7 @@ func newHistory(jobSeq uint64) *history {
 // reset forgets everything but what known says.
 func (h *history) reset(known History) {
 	h.History = known
-	h.open, h.taken = make(map[call]job.Attempt), make(map[int]bool)
+	h.open = make(map[call]job.Attempt)
 	h.index, h.untold = make(map[mark]int, len(known.Trail)), make(map[mark]bool)
 	for i, a := range known.Trail {
 		h.index[markOf(a)] = i
@@ -135,10 +132,6 @@ func (h *history) begin(r job.Received, at time.Time) {
 	if h.StartedAt.IsZero() {
 		h.StartedAt = at
 	}
-	if h.taken[r.Delivery] { // a consumer made anew counts from 1 again
-		h.Crashes++
-	}
-	h.taken[r.Delivery] = true
 	h.ours = true
 }
 
@@ -148,9 +141,7 @@ func (h *history) wait(e *job.Event) bool {
 	if e.Type != job.EventWaiting || e.DataAs(&w) != nil || w.JobSeq != h.jobSeq {
 		return false
 	}
-	h.reset(History{
-		Crashes: w.Crashes, Returns: max(w.Delivery-w.Crashes, 0), StartedAt: w.StartedAt, Trail: w.Attempts,
-	})
+	h.reset(History{Returns: max(w.Delivery-w.Crashes, 0), StartedAt: w.StartedAt, Trail: w.Attempts})
 	h.ours = true
 	return true
 }
@@ -187,7 +178,6 @@ func (h *history) lose() {
 
 func (h *history) end() History {
 	h.lose()
-	h.Crashes += len(h.taken)
 	slices.SortStableFunc(h.Trail, func(a, b job.Attempt) int {
 		return cmp.Or(cmp.Compare(a.N, b.N), a.StartedAt.Compare(b.StartedAt))
 	})

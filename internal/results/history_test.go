@@ -83,8 +83,9 @@ func (l *life) end(a job.Attempt, t job.EventType, o job.Outcome) {
 func (l *life) wait(h History) {
 	w := job.Waiting{
 		Queue: "default", Delivery: l.delivery, JobSeq: l.seq,
-		StartedAt: h.StartedAt, Attempts: h.Trail, Crashes: h.Crashes,
+		StartedAt: h.StartedAt, Attempts: h.Trail, Crashes: l.delivery - 1 - h.Returns,
 	}
+	h.Returns++ // this one; those before are in h, or crashes
 	l.emit(job.EventWaiting, w, fact{what: "waiting", history: h})
 }
 
@@ -99,15 +100,12 @@ func model(facts []fact, seq uint64) History {
 		}
 		if f.what == "waiting" {
 			h, first = f.history, i+1
-			h.Returns = f.delivery - h.Crashes
 		}
 	}
 	facts = facts[first:]
 	h.Trail, h.Unknown = slices.Clone(h.Trail), nil
 	for i, f := range facts {
 		switch f.what {
-		case "received":
-			h.Crashes++
 		case "started":
 			a, own := f.attempt, false
 			a.Outcome, a.Error = job.OutcomeUnknown, new(lost)
@@ -165,15 +163,8 @@ func (l *life) random(r *rand.Rand) {
 			l.emit(job.EventCompleted, job.Completed{}, fact{what: "other"})
 			return
 		}
-		l.wait(l.own())
+		l.wait(model(l.facts, l.seq))
 	}
-}
-
-// own is the history as the worker that has the job knows it.
-func (l *life) own() History {
-	h := model(l.facts, l.seq)
-	h.Crashes-- // it lives
-	return h
 }
 
 // fold is the history of events, read one by one.
@@ -212,7 +203,6 @@ func TestEveryPrefixOfALifeIsUnderstood(t *testing.T) {
 			want := model(facts, seq)
 			requireHistory(t, want, fold(l.events[:n], seq), why)
 			seen["unknown"] += len(want.Unknown)
-			seen["crashes"] += want.Crashes
 			seen["returns"] += want.Returns
 			// Where the last event is a hand-back, it alone says the same.
 			if n > 0 && facts[n-1].what == "waiting" {
@@ -221,7 +211,7 @@ func TestEveryPrefixOfALifeIsUnderstood(t *testing.T) {
 			}
 		}
 	}
-	for _, what := range []string{"unknown", "crashes", "returns", "shortcut"} {
+	for _, what := range []string{"unknown", "returns", "shortcut"} {
 		require.Greater(t, seen[what], 50, what) // the property was tried
 	}
 }
@@ -268,7 +258,7 @@ func TestHistoryIsReadFromTheStream(t *testing.T) {
 	}
 	failed.Outcome, unknown.Outcome, unknown.Error = job.OutcomeFailed, job.OutcomeUnknown, new(lost)
 	want := History{
-		Crashes: 1, StartedAt: l.facts[2].at, Trail: []job.Attempt{failed, unknown}, Unknown: []job.Attempt{unknown},
+		StartedAt: l.facts[2].at, Trail: []job.Attempt{failed, unknown}, Unknown: []job.Attempt{unknown},
 	}
 	require.Equal(t, want, history(7))
 	require.Equal(t, History{}, history(8))
@@ -292,13 +282,12 @@ func TestAJobThatWaitedIsReadAtOnce(t *testing.T) {
 	l := life{seq: 7}
 	for range 200 {
 		l.take()
-		l.wait(l.own())
+		l.wait(model(l.facts, l.seq))
 	}
 	b.tell(l.events...)
 	reads := b.watch("$JS.API.STREAM.MSG.GET.LLM_EVENTS")
 	h, err := b.store.History(t.Context(), "default", "a", 7)
 	require.NoError(t, err)
-	require.Zero(t, h.Crashes)
 	require.Equal(t, 200, h.Returns)
 	require.Equal(t, l.facts[0].at, h.StartedAt)
 	receive(t, reads)
@@ -309,7 +298,7 @@ func TestAJobThatWaitedIsReadAtOnce(t *testing.T) {
 	b.tell(l.events[n:]...)
 	h, err = b.store.History(t.Context(), "default", "a", 7)
 	require.NoError(t, err)
-	require.Equal(t, 1, h.Crashes)
+	require.Equal(t, 200, h.Returns)
 	require.Equal(t, l.facts[0].at, h.StartedAt)
 }
 
@@ -331,27 +320,26 @@ func TestForeignEventsDoNoHarm(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		events  []*job.Event
-		crashes int
+		returns int
 		trail   int
 	}{
-		"nothing":                       {nil, 0, 0},
-		"attempts before the job":       {[]*job.Event{attempt(job.EventAttemptFailed, 1)}, 0, 0},
-		"data of a wrong type":          {[]*job.Event{raw(job.EventReceived, `7`), raw(job.EventWaiting, `{"job_seq":"7"}`), raw(job.EventAttemptFailed, `[]`)}, 0, 0},
-		"no data":                       {[]*job.Event{raw(job.EventReceived, ``), raw(job.EventWaiting, `null`)}, 0, 0},
-		"wrong attempts":                {[]*job.Event{received(7, 1), raw(job.EventAttemptStarted, `{"n":"x"}`), raw(job.EventAttemptFailed, `{"n":1e99}`)}, 1, 0},
-		"a wait of another life":        {[]*job.Event{received(7, 1), raw(job.EventWaiting, `{"job_seq":6,"attempts":[{"n":1}]}`)}, 1, 0},
-		"an unknown type":               {[]*job.Event{received(7, 1), raw("understudy.job.new", `{"job_seq":7}`)}, 1, 0},
-		"an end without a start":        {[]*job.Event{received(7, 1), attempt(job.EventAttemptFailed, 3)}, 1, 1},
-		"the same end twice":            {[]*job.Event{received(7, 1), attempt(job.EventAttemptFailed, 3), attempt(job.EventAttemptFailed, 3)}, 1, 1},
-		"huge and negative numbers":     {[]*job.Event{received(7, 1), attempt(job.EventAttemptStarted, math.MaxInt), attempt(job.EventAttemptStarted, math.MinInt)}, 1, 2},
-		"a consumer that was made anew": {[]*job.Event{received(7, 1), received(7, 2), received(7, 1)}, 3, 0},
-		"a wait with nonsense":          {[]*job.Event{raw(job.EventWaiting, `{"job_seq":7,"delivery":-5,"crashes":2}`)}, 2, 0},
-		"more than anybody can read":    {many, 1, job.MaxTrail},
+		"nothing":                    {nil, 0, 0},
+		"attempts before the job":    {[]*job.Event{attempt(job.EventAttemptFailed, 1)}, 0, 0},
+		"data of a wrong type":       {[]*job.Event{raw(job.EventReceived, `7`), raw(job.EventWaiting, `{"job_seq":"7"}`), raw(job.EventAttemptFailed, `[]`)}, 0, 0},
+		"no data":                    {[]*job.Event{raw(job.EventReceived, ``), raw(job.EventWaiting, `null`)}, 0, 0},
+		"wrong attempts":             {[]*job.Event{received(7, 1), raw(job.EventAttemptStarted, `{"n":"x"}`), raw(job.EventAttemptFailed, `{"n":1e99}`)}, 0, 0},
+		"a wait of another life":     {[]*job.Event{received(7, 1), raw(job.EventWaiting, `{"job_seq":6,"attempts":[{"n":1}]}`)}, 0, 0},
+		"an unknown type":            {[]*job.Event{received(7, 1), raw("understudy.job.new", `{"job_seq":7}`)}, 0, 0},
+		"an end without a start":     {[]*job.Event{received(7, 1), attempt(job.EventAttemptFailed, 3)}, 0, 1},
+		"the same end twice":         {[]*job.Event{received(7, 1), attempt(job.EventAttemptFailed, 3), attempt(job.EventAttemptFailed, 3)}, 0, 1},
+		"huge and negative numbers":  {[]*job.Event{received(7, 1), attempt(job.EventAttemptStarted, math.MaxInt), attempt(job.EventAttemptStarted, math.MinInt)}, 0, 2},
+		"a wait with nonsense":       {[]*job.Event{raw(job.EventWaiting, `{"job_seq":7,"delivery":-5,"crashes":2}`)}, 0, 0},
+		"more than anybody can read": {many, 0, job.MaxTrail},
+		"a wait after crashes":       {[]*job.Event{received(7, 1), raw(job.EventWaiting, `{"job_seq":7,"delivery":5,"crashes":2}`)}, 3, 0},
 	} {
 		h := fold(tc.events, 7)
-		require.Equal(t, tc.crashes, h.Crashes, name)
+		require.Equal(t, tc.returns, h.Returns, name)
 		require.Len(t, h.Trail, tc.trail, name)
-		require.GreaterOrEqual(t, h.Returns, 0, name)
 	}
 }
 

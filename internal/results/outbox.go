@@ -151,14 +151,19 @@ func (o *Outbox) Run(ctx context.Context) {
 	}
 }
 
-// send publishes one event. It may block for a moment while the stream is slow.
+// send publishes one event. While the stream is slow it blocks, at a stop no
+// longer than ctx: the queue behind it is what takes a burst.
 func (o *Outbox) send(ctx context.Context, l letter) {
 	if l.copyTo != "" {
 		if err := o.nc.Publish(l.copyTo, l.data); err != nil {
 			o.logger.WarnContext(ctx, "event could not be copied", "err", err)
 		}
 	}
-	future, err := o.js.PublishMsgAsync(&nats.Msg{Subject: l.subject, Data: l.data})
+	stall := outboxAckTimeout
+	if end, ok := ctx.Deadline(); ok {
+		stall = max(time.Until(end), time.Millisecond)
+	}
+	future, err := o.js.PublishMsgAsync(&nats.Msg{Subject: l.subject, Data: l.data}, jetstream.WithStallWait(stall))
 	if err != nil {
 		o.dropped.Add(1)
 	}
