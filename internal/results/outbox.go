@@ -24,6 +24,8 @@ const (
 	outboxPending = 4096
 	// outboxAckTimeout is how long the stream has to take an event.
 	outboxAckTimeout = 10 * time.Second
+	// outboxStall is how often a stop is looked for while the window is full.
+	outboxStall = 200 * time.Millisecond
 	// outboxDrain bounds the wait for the last events at a stop.
 	outboxDrain = 3 * time.Second
 )
@@ -159,11 +161,7 @@ func (o *Outbox) send(ctx context.Context, l letter) {
 			o.logger.WarnContext(ctx, "event could not be copied", "err", err)
 		}
 	}
-	stall := outboxAckTimeout
-	if end, ok := ctx.Deadline(); ok {
-		stall = max(time.Until(end), time.Millisecond)
-	}
-	future, err := o.js.PublishMsgAsync(&nats.Msg{Subject: l.subject, Data: l.data}, jetstream.WithStallWait(stall))
+	future, err := o.publish(ctx, &nats.Msg{Subject: l.subject, Data: l.data})
 	if err != nil {
 		o.dropped.Add(1)
 	}
@@ -182,4 +180,16 @@ func (o *Outbox) send(ctx context.Context, l letter) {
 			l.stored <- err
 		}
 	})
+}
+
+// publish publishes msg. While the window of unanswered events is full it waits
+// for room, up to outboxAckTimeout, when the oldest must have been answered, or
+// until ctx is done.
+func (o *Outbox) publish(ctx context.Context, msg *nats.Msg) (jetstream.PubAckFuture, error) {
+	for end := time.Now().Add(outboxAckTimeout); ; {
+		future, err := o.js.PublishMsgAsync(msg, jetstream.WithStallWait(outboxStall))
+		if !errors.Is(err, jetstream.ErrTooManyStalledMsgs) || ctx.Err() != nil || time.Now().After(end) {
+			return future, err
+		}
+	}
 }

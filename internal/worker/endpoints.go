@@ -5,14 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
 
 	"understudy/internal/job"
+	"understudy/internal/results"
 )
 
 // storeTimeout bounds the storing of a job that came as a request.
@@ -113,18 +112,13 @@ func (w *Worker) accept(req micro.Request, replyTo string) (job.Receipt, error) 
 	return w.subjects.Receipt(queue, id), nil
 }
 
-// notStored says why the stream refused a job. One error code stands for two
-// reasons; only the description tells them apart.
+// notStored says why the stream refused a job.
 func notStored(err error, id string) error {
-	var api *jetstream.APIError
-	switch {
-	case errors.As(err, &api) && strings.Contains(api.Description, "per subject"):
+	err = results.Refusal(err)
+	if errors.Is(err, results.ErrInFlight) {
 		return &refusal{"409", fmt.Errorf("job %s is queued or running already", id)}
-	case errors.As(err, &api):
-		return &refusal{"503", fmt.Errorf("the jobs stream refused the job: %s", api.Description)}
-	default:
-		return &refusal{"503", fmt.Errorf("the job could not be stored: %w", err)}
 	}
+	return &refusal{"503", fmt.Errorf("the job could not be stored: %w", err)}
 }
 
 // refuse answers a request with an error, in the header as NATS micro services

@@ -76,7 +76,7 @@ func (w *Worker) handle(ctx context.Context, d *queue.Delivery) {
 	defer func() {
 		if p := recover(); p != nil {
 			t.log.ErrorContext(ctx, "job panicked; it is handed out again", "stack", string(debug.Stack()))
-			t.giveBack(ctx, panicDelay)
+			t.drop(ctx, panicDelay)
 		}
 	}()
 	if d.Number() > 1 {
@@ -107,8 +107,8 @@ func (t *task) recall(ctx context.Context) bool {
 		t.log.WarnContext(ctx, "what is known of the job could not be read; trying again", "err", err)
 		select {
 		case <-time.After(retryLookup):
-		case <-ctx.Done():
-			t.giveBack(ctx, 0)
+		case <-ctx.Done(): // its trail is not known here: nothing is stored in its name
+			t.drop(ctx, 0)
 			return false
 		}
 	}
@@ -116,7 +116,7 @@ func (t *task) recall(ctx context.Context) bool {
 
 func (t *task) tryRecall(ctx context.Context) (run bool, err error) {
 	t.startedAt = t.taken
-	stored, err := t.w.store.Lookup(ctx, t.d.Queue, t.id)
+	stored, history, err := t.read(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -125,14 +125,6 @@ func (t *task) tryRecall(ctx context.Context) (run bool, err error) {
 			return false, t.resend(ctx, stored)
 		}
 		t.replaces = stored.Seq
-	}
-	if t.d.Number() == 1 {
-		t.received()
-		return true, nil
-	}
-	history, err := t.w.store.History(ctx, t.d.Queue, t.id, t.d.Seq)
-	if err != nil {
-		return false, err
 	}
 	t.trail = history.Trail
 	if !history.StartedAt.IsZero() {
@@ -148,6 +140,23 @@ func (t *task) tryRecall(ctx context.Context) (run bool, err error) {
 		return false, nil
 	}
 	return true, nil
+}
+
+// read asks for the job's result and for its history, side by side. The history
+// is read at the first delivery too: a consumer that was made anew counts from 1.
+func (t *task) read(ctx context.Context) (*results.Stored, results.History, error) {
+	type answer struct {
+		history results.History
+		err     error
+	}
+	answers := make(chan answer, 1)
+	go func() { // ends with its one request; the slot waits for it below
+		history, err := t.w.store.History(ctx, t.d.Queue, t.id, t.d.Seq)
+		answers <- answer{history, err}
+	}()
+	stored, err := t.w.store.Lookup(ctx, t.d.Queue, t.id)
+	a := <-answers
+	return stored, a.history, errors.Join(err, a.err)
 }
 
 // replaceable reports whether a redriven job may replace the stored result.
@@ -247,7 +256,7 @@ func (t *task) call(ctx context.Context) {
 			case <-ctx.Done():
 			}
 		case errors.Is(context.Cause(ctx), errStopping):
-			t.giveBack(ctx, 0)
+			t.giveBack(ctx)
 			return
 		default:
 			t.finish(ctx, t.failure(out))
@@ -285,11 +294,16 @@ func (t *task) hand(ctx context.Context, until time.Time, why string) bool {
 	return true
 }
 
-// giveBack returns the job to the queue because of this worker, not the job.
-func (t *task) giveBack(ctx context.Context, delay time.Duration) {
-	if delay == 0 && t.hand(ctx, time.Now(), errStopping.Error()) {
-		return
+// giveBack returns the job to the queue, with its trail, because this worker stops.
+func (t *task) giveBack(ctx context.Context) {
+	if !t.hand(ctx, time.Now(), errStopping.Error()) {
+		t.drop(ctx, 0)
 	}
+}
+
+// drop returns the job to the queue without a word about it. It counts as a
+// worker lost.
+func (t *task) drop(ctx context.Context, delay time.Duration) {
 	settling, cancel := t.w.settling(ctx, returnTimeout)
 	defer cancel()
 	if err := t.d.Return(settling, delay); err != nil {
