@@ -1,0 +1,10 @@
+// Package examples_test keeps what a stranger copies first in working order.
+package examples_test
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
