@@ -28,7 +28,8 @@ func TestTheClassTable(t *testing.T) {
 	}
 	require.Len(t, backend.Classes(), len(want))
 	for _, c := range backend.Classes() {
-		require.Equal(t, want[c], row{c.FallsBack(), c.Effect()}, c)
+		require.Equal(t, want[c].fallsBack, c.FallsBack(), c)
+		require.Equal(t, want[c].effect, c.Effect(), c)
 		parsed, err := backend.ParseClass(string(c))
 		require.NoError(t, err)
 		require.Equal(t, c, parsed)
