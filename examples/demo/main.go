@@ -28,9 +28,9 @@ const limit = 60 * time.Second
 //go:embed script.json
 var script []byte
 
-// legacy is a job whose model the provider does not know, until somebody mends
-// that: the dead letter of the demo.
-const legacy = `{"custom_id":"legacy-model","method":"POST","url":"/v1/chat/completions",` +
+// legacy is a job whose one backend does not know its model, until somebody
+// mends that: the dead letter of the demo.
+const legacy = `{"custom_id":"legacy-model","method":"POST","url":"/v1/chat/completions","chain":["vllm"],` +
 	`"body":{"model":"legacy-model","messages":[{"role":"user","content":"Is anybody there?"}]}}`
 
 func main() {

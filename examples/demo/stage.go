@@ -79,6 +79,7 @@ func (d *demo) startWorker(ctx context.Context) error {
 	settings := []string{
 		"OPENROUTER_API_KEY=demo", "OPENROUTER_BASE_URL=" + d.provider + "/openrouter/v1", "OPENROUTER_TIMEOUT=0.8",
 		"VLLM_BASE_URL=" + d.provider + "/vllm/v1", "VLLM_TIMEOUT=5.0",
+		"OPENROUTER_PRICE_INPUT=0.15", "OPENROUTER_PRICE_OUTPUT=0.60", "VLLM_PRICE_HOUR=1.20",
 		"BREAKER_FAILURES=3", "BREAKER_COOLDOWN=2",
 		"ROUTES=simple_qa,complex_reasoning",
 		"ROUTE_SIMPLE_QA_CHAIN=openrouter,vllm", "ROUTE_COMPLEX_REASONING_CHAIN=vllm,openrouter",
