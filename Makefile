@@ -3,8 +3,7 @@
 GO      ?= go
 BIN     := bin
 LINT    := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
-LDFLAGS := -s -w -X main.version=$(VERSION)
+LDFLAGS := -s -w
 SOAK    ?= 10m
 FUZZ    ?= 30s
 
