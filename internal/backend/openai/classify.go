@@ -134,15 +134,16 @@ func (rep report) class(status int) (backend.Class, strength) {
 			guess, how = class, s
 		}
 	}
-	if class := rep.phraseClass(status); class != "" {
+	if class := rep.phraseClass(status, guess); class != "" {
 		return class, weak
 	}
 	return guess, how
 }
 
 // phraseClass returns the class of the report's words, "" when they are no help.
-func (rep report) phraseClass(status int) backend.Class {
-	text := strings.ToLower(clip(rep.message, 4096))
+// The guess is that of its codes.
+func (rep report) phraseClass(status int, guess backend.Class) backend.Class {
+	text := strings.ToLower(clip(withoutInput(rep.message), 4096))
 	if slices.Contains(rep.codes, "resource_exhausted") {
 		// Google says this of every limit, also of one that passes in a minute.
 		text = strings.NewReplacer("exceeded your current quota", "", "plan and billing details", "").Replace(text)
@@ -150,8 +151,9 @@ func (rep report) phraseClass(status int) backend.Class {
 	if overLimit(text) && fits(status, backend.TooLarge) {
 		return backend.TooLarge
 	}
+	named := rep.namesRate(status, text)
 	for _, p := range phrases() {
-		if !fits(status, p.class) {
+		if !rep.phraseFits(status, p.class, guess) || p.upsell && named {
 			continue
 		}
 		for _, words := range p.any {
@@ -161,6 +163,69 @@ func (rep report) phraseClass(status int) backend.Class {
 		}
 	}
 	return ""
+}
+
+// phraseFits reports whether words alone can make a failure with that status one
+// of the class, given the guess of the codes. A complaint about a request quotes
+// what the caller wrote, and so does a crash, which then says nothing.
+func (rep report) phraseFits(status int, class, guess backend.Class) bool {
+	if !fits(status, class) {
+		return false
+	}
+	if slices.ContainsFunc(rep.codes, isValueCode) {
+		return class == backend.TooLarge || class == backend.ContextLength || class == backend.Unsupported
+	}
+	passing := []backend.Class{backend.RateLimit, backend.Overloaded}
+	switch {
+	case slices.Contains(passing, class):
+		return status != 400 && status != 422 || slices.Contains(passing, guess)
+	case class == backend.ContentFilter:
+		return status < 500 || guess == backend.InvalidRequest
+	}
+	return true
+}
+
+// longestRate is the longest wait that is still that of a rate, not of a quota.
+const longestRate = 10 * time.Minute
+
+// namesRate reports whether a failure is about a rate, by its code or its text,
+// so that an offer to sell more says nothing. Other statuses are definite.
+func (rep report) namesRate(status int, text string) bool {
+	switch status {
+	case 400, 402, 403, 422:
+		return false
+	}
+	if containsAny(text, []string{"per day", "per-day", "perday", "daily", "per week", "weekly", "per month", "monthly", "/ month"}) {
+		return false
+	}
+	if slices.Contains(rep.codes, "rate_limit_exceeded") || slices.Contains(rep.codes, "rate_limit_error") {
+		return true
+	}
+	delay := delayInText(text)
+	return delay > 0 && delay <= longestRate || containsAny(text, []string{
+		"per min", "per-min", "per second", "per-second", "requests per", "tokens per", "(rpm)", "(tpm)", " rpm", " tpm",
+	})
+}
+
+// withoutInput cuts a text where it begins to quote the caller's input, as
+// validation errors do: "[{'type': 'missing', 'input': {...". A key is meant, not
+// the name of a parameter in a sentence.
+func withoutInput(text string) string {
+	for _, key := range []string{`'input':`, `"input":`, `\"input\":`, `input_value=`} {
+		for from := 0; ; {
+			i := strings.Index(text[from:], key)
+			if i < 0 {
+				break
+			}
+			before := strings.TrimRight(text[:from+i], " \t\r\n")
+			if strings.HasSuffix(before, ",") || strings.HasSuffix(before, "{") {
+				text = before
+				break
+			}
+			from += i + len(key)
+		}
+	}
+	return text
 }
 
 // containsAny reports whether text contains one of words; no words means yes.
@@ -176,23 +241,27 @@ func overLimit(text string) bool {
 	return ok && ok2 && strings.Contains(text, "per min") && requested > limit
 }
 
-// numberAfter returns the first number that directly follows words.
+// numberAfter returns the first number that directly follows words. It may have
+// commas between its thousands.
 func numberAfter(text, words string) (int, bool) {
 	for {
 		_, rest, ok := strings.Cut(text, words)
 		if !ok {
 			return 0, false
 		}
-		end := strings.IndexFunc(rest, func(c rune) bool { return c < '0' || c > '9' })
-		if end < 0 {
-			end = len(rest)
+		end := digits(rest)
+		for end > 0 && strings.HasPrefix(rest[end:], ",") && digits(rest[end+1:]) == 3 {
+			end += 4
 		}
-		if n, err := strconv.Atoi(rest[:end]); err == nil {
+		if n, err := strconv.Atoi(strings.ReplaceAll(rest[:end], ",", "")); err == nil {
 			return n, true
 		}
 		text = rest
 	}
 }
+
+// digits returns how many digits s begins with.
+func digits(s string) int { return len(s) - len(strings.TrimLeft(s, "0123456789")) }
 
 // fits reports whether a failure with that status can be of that class by the
 // message or a weak code: some statuses are definite, and words about something

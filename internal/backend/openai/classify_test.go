@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -257,9 +258,59 @@ func aboutBackends() []said {
 	}
 }
 
+// aboutWords are errors with words in them that are not about the failure: an
+// offer, or what the caller wrote.
+func aboutWords() []said {
+	const rpm = "Rate limit reached for gpt-4o in organization org-X on requests per min (RPM): Limit 3, Used 3, Requested 1. Please try again in 20s. Visit https://platform.openai.com/account/rate-limits to learn more. You can increase your rate limit by adding a payment method to your account at https://platform.openai.com/account/billing."
+	const echo = `[{'type': 'missing', 'loc': ('body', 'messages', 0, 'content'), 'msg': 'Field required', 'input': {'role': 'user', 'text': 'rate limited by the content policy', 'code': 'insufficient_quota', 'j': '{\"error\":{\"code\":\"invalid_api_key\"}}'}}]`
+	return []said{
+		{"rpm with an offer", 429, `{"error":{"message":"` + rpm + `","type":"requests","param":null,"code":"rate_limit_exceeded"}}`, backend.RateLimit},
+		{"rpm with an offer, no code", 429, `{"error":{"message":"` + rpm + `"}}`, backend.RateLimit},
+		{"rpm with an offer, in a stream", 200, `{"error":{"message":"` + rpm + `","code":"rate_limit_exceeded"}}`, backend.RateLimit},
+		{"rpm with an offer, wrapped", 429, wrap(429, `{"error":{"message":"`+rpm+`","code":"rate_limit_exceeded"}}`), backend.RateLimit},
+		{"per minute or add credits", 429, `{"error":{"message":"You are limited to 20 requests per minute. Add credits to get 60.","code":429}}`, backend.RateLimit},
+		{"rpm or recharge", 429, `{"error":{"message":"You reached 60 RPM. Please recharge your account or try again in 2s"}}`, backend.RateLimit},
+		{"rate code or top up", 429, `{"error":{"message":"Slow traffic, or top up","type":"rate_limit_error"}}`, backend.RateLimit},
+		{"per day and add credits", 429, `{"error":{"message":"Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 free model requests per day","code":429}}`, backend.Quota},
+		{"per day with an offer", 429, `{"error":{"message":"Rate limit reached on requests per day (RPD): Limit 200. Please try again in 7m. You can add a payment method.","code":"rate_limit_exceeded"}}`, backend.Quota},
+		{"per month or purchase credits", 429, `{"error":{"message":"100 requests per month used, purchase credits"}}`, backend.Quota},
+		{"quota with a rate code", 429, `{"error":{"message":"You exceeded your current quota. Add a payment method.","code":"rate_limit_exceeded"}}`, backend.Quota},
+		{"quota code with a rate", 429, `{"error":{"message":"` + rpm + `","code":"insufficient_quota"}}`, backend.Quota},
+		{"an offer alone", 429, `{"error":{"message":"Please add a payment method"}}`, backend.Quota},
+		{"an offer and a long wait", 429, `{"error":{"message":"Purchase credits or try again in 9 hours"}}`, backend.Quota},
+		{"an offer 403", 403, `{"error":{"message":"Purchase credits to get 60 requests per minute"}}`, backend.Quota},
+		{"an offer 400", 400, `{"error":{"message":"Please recharge your account to make 60 requests per minute"}}`, backend.Quota},
+		// what the caller wrote
+		{"vllm echo", 400, `{"object":"error","message":` + string(quote(echo)) + `,"type":"BadRequestError","param":null,"code":400}`, backend.InvalidRequest},
+		{"vllm echo 422", 422, `{"error":{"message":` + string(quote(echo)) + `}}`, backend.InvalidRequest},
+		{"pydantic echo", 400, `{"error":{"message":"1 validation error for X\n  Field required [type=missing, input_value={'a': 'content policy'}, input_type=dict]"}}`, backend.InvalidRequest},
+		{"pydantic extra and echo", 400, `{"message":"[{'type': 'extra_forbidden', 'msg': 'Extra inputs are not permitted', 'input': 'content policy'}]"}`, backend.Unsupported},
+		{"a parameter called input", 400, `{"error":{"message":"Invalid 'input': string too long. Expected a string with maximum length 10.","type":"invalid_request_error","code":"string_above_max_length"}}`, backend.TooLarge},
+		{"function name", 400, `{"error":{"message":"Invalid schema for function 'get_rate_limit': In context=(), object schema missing properties.","type":"invalid_request_error","param":"tools[0].function.parameters","code":"invalid_function_parameters"}}`, backend.InvalidRequest},
+		{"function name, no code", 400, `{"error":{"message":"Invalid schema for function 'get_rate_limit'","type":"invalid_request_error"}}`, backend.InvalidRequest},
+		{"function name and policy", 400, `{"error":{"message":"Invalid schema for function 'content_policy'","code":"invalid_function_parameters"}}`, backend.InvalidRequest},
+		{"schema name", 400, `{"error":{"message":"Invalid schema for response_format 'moderation'","code":"invalid_json_schema"}}`, backend.InvalidRequest},
+		{"type", 400, `{"error":{"message":"Invalid type for 'metadata.moderation': expected a string","code":"invalid_type"}}`, backend.InvalidRequest},
+		{"value", 400, `{"error":{"message":"Invalid value: 'content_filter'. Supported values are: 'a'.","code":"invalid_value"}}`, backend.InvalidRequest},
+		{"image", 400, `{"error":{"message":"Error while downloading https://x.example/moderation.png","code":"invalid_image_url"}}`, backend.InvalidRequest},
+		{"long name", 400, `{"error":{"message":"Invalid 'metadata.moderation': string too long.","code":"string_above_max_length"}}`, backend.InvalidRequest},
+		{"missing", 400, `{"error":{"message":"Missing required parameter: 'metadata.moderation'.","code":"missing_required_parameter"}}`, backend.InvalidRequest},
+		{"overloaded function", 422, `{"error":{"message":"tools.0: overloaded_handler is no valid name"}}`, backend.InvalidRequest},
+		{"a rate code in a 400", 400, `{"error":{"message":"Rate limit reached","type":"rate_limit_error"}}`, backend.RateLimit},
+		{"crash with a prompt", 500, `{"error":{"message":"failed to process prompt: explain the usage policy","type":"server_error"}}`, backend.ServerError},
+		{"crash with a prompt, no type", 502, `failed on: what is content moderation`, backend.ServerError},
+		{"azure filter in a 500", 500, `{"error":{"message":"content policy","code":null,"innererror":{"code":"ResponsibleAIPolicyViolation"}}}`, backend.ContentFilter},
+		{"litellm filter in a 500", 500, `{"error":{"message":"litellm.APIConnectionError: x - {'error': {'message': 'filtered by the content policy', 'code': 'content_filter'}}","code":"500"}}`, backend.ContentFilter},
+		// thousands
+		{"within a limit of thousands", 429, `{"error":{"message":"Rate limit reached on tokens per min (TPM): Limit 30,000, Used 29,900, Requested 150. Please try again in 100ms.","code":"rate_limit_exceeded"}}`, backend.RateLimit},
+		{"over a limit of thousands", 429, `{"error":{"message":"Rate limit reached on tokens per min (TPM): Limit 30,000, Requested 31,538.","code":"rate_limit_exceeded"}}`, backend.TooLarge},
+		{"just over a limit of thousands", 429, `{"error":{"message":"Rate limit reached on tokens per min (TPM): Limit 1,030,000, Requested 1,030,001.","code":"rate_limit_exceeded"}}`, backend.TooLarge},
+	}
+}
+
 func TestErrorBodiesOfProvidersAreClassed(t *testing.T) {
 	t.Parallel()
-	rows := append(aboutRequests(), aboutBackends()...)
+	rows := slices.Concat(aboutRequests(), aboutBackends(), aboutWords())
 	require.GreaterOrEqual(t, len(rows), 150)
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {

@@ -27,7 +27,7 @@ func codeClass(code string) (backend.Class, strength) {
 	case "invalid_request_error", "invalidrequesterror", "badrequesterror", "bad_request", "badrequest",
 		"invalid_request", "invalid_argument", "validation_error", "validation", "validationexception",
 		"unprocessable_entity", "unprocessableentityerror", "unprocessable", "failed_precondition", "out_of_range",
-		"invalid_prompt", "invalid_value", "missing_required_parameter", "missing", "value_error",
+		"invalid_prompt", "missing", "value_error",
 		"invalid_request_invalid_args", "invalidparameter", "invalid_parameter_error", "invalid_request_message_order":
 		return backend.InvalidRequest, generic
 	}
@@ -91,6 +91,9 @@ func exactCode(code string) backend.Class {
 	case "deadline_exceeded", "modeltimeoutexception", "gateway_timeout", "request_timeout", "requesttimeout",
 		"apitimeouterror", "timeout_error", "timeouterror", "upstream_timeout", "requesttimedout", "request_timed_out":
 		return backend.Timeout
+	case "invalid_function_parameters", "invalid_json_schema", "invalid_type", "invalid_image_url",
+		"missing_required_parameter":
+		return backend.InvalidRequest
 	case "tool_use_failed", "json_validate_failed", "output_parse_failed":
 		return backend.BadResponse // the model's output failed the provider's own check
 	}
@@ -123,10 +126,16 @@ func weakCode(code string) backend.Class {
 		return backend.Unsupported
 	case "string_too_long":
 		return backend.TooLarge
-	case "precondition_failed":
+	case "precondition_failed", "invalid_value", "string_above_max_length":
 		return backend.InvalidRequest
 	}
 	return ""
+}
+
+// isValueCode reports whether a code says that a value is wrong, of which the
+// message can only say that it is too large or not supported.
+func isValueCode(code string) bool {
+	return code == "invalid_value" || code == "string_above_max_length"
 }
 
 // phrase is a piece of knowledge about words: what a message, in lower case,
@@ -135,6 +144,8 @@ type phrase struct {
 	class backend.Class
 	any   []string
 	with  []string
+	// upsell words offer more for money, and say nothing where a rate is named.
+	upsell bool
 }
 
 // phrases returns what is known about the words of messages. The first that
@@ -208,16 +219,20 @@ func aboutLimits() []phrase {
 		{class: backend.Quota, any: []string{
 			"exceeded your current quota", "credit balance is too low", "credit balance too low", "insufficient balance",
 			"insufficient_balance", "insufficient credit", "insufficient fund", "insufficient quota", "insufficient_quota",
-			"out of credits", "more credits", "no credits", "not enough credits", "credits are depleted", "credits have been",
-			"available credits", "add credits", "purchase credits", "included credits", "credit limit", "credits exhausted",
+			"out of credits", "no credits", "not enough credits", "credits are depleted", "credits have been",
+			"available credits", "included credits", "credit limit", "credits exhausted",
 			"prepayment", "spend limit", "spending limit", "spending cap", "spend cap", "monthly limit", "monthly spend",
 			"monthly usage", "monthly quota", "monthly included", "hard limit", "usage limit", "weekly limit", "/ month", "any credits",
-			"key limit exceeded", "account is not active", "billing details", "requires billing", "billing hard limit",
-			"billing_hard_limit", "payment required", "payment method", "overdue", "arrears", " top up", "recharge",
+			"key limit exceeded", "account is not active", "billing hard limit",
+			"billing_hard_limit", "payment required", "overdue", "arrears",
 			"daily limit", "daily rate limit", "daily quota", "daily request", "daily token", "per day", "per-day", "perday",
 			"limit_rpd", "(tpd)", "(rpd)", "budget has been exceeded", "exceeded budget", "exceededbudget", "over budget",
 			"call volume quota", "limit: 0,", "limit: 0\n", "free quota", "free tier of the model has been exhausted",
-			"plan and billing", "余额不足", "额度不足", "欠费", "额度已用尽", "资源包",
+			"余额不足", "额度不足", "欠费", "额度已用尽", "资源包",
+		}},
+		{class: backend.Quota, upsell: true, any: []string{
+			"more credits", "add credits", "purchase credits", "payment method", " top up", "recharge", "billing details",
+			"requires billing", "plan and billing",
 		}},
 		{class: backend.RateLimit, any: []string{
 			"rate limit", "rate-limit", "rate_limit", "ratelimit", "too many requests", "per minute", "per min", "per second",

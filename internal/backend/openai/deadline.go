@@ -74,14 +74,15 @@ func (w *watch) stop() {
 }
 
 // ended returns why a context that is done is done: the class, the words for it
-// and the cause. Whether the backend or the job was too slow shows in the words.
+// and the cause. A call that the job's own budget cut says nothing about the
+// backend: jobs in a hurry must not open the breaker of a healthy one.
 func ended(ctx context.Context) (backend.Class, string, error) {
 	cause := context.Cause(ctx)
 	if own, ok := errors.AsType[*limitError](cause); ok {
 		return backend.Timeout, own.Error(), cause
 	}
 	if errors.Is(cause, context.DeadlineExceeded) {
-		return backend.Timeout, "the job's time budget ran out", cause
+		return backend.Expired, "the job's time budget ran out", cause
 	}
 	return backend.Canceled, "the call was cancelled", cause
 }

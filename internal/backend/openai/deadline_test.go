@@ -187,8 +187,8 @@ func TestWhoseTimeRanOutShows(t *testing.T) {
 		cause   error
 		took    time.Duration
 	}{
-		{"the job's budget", budget, time.Minute, backend.Timeout, "the job's time budget ran out", errBudget, 3 * time.Second},
-		{"a plain deadline", plain, time.Minute, backend.Timeout, "the job's time budget ran out", context.DeadlineExceeded, 3 * time.Second},
+		{"the job's budget", budget, time.Minute, backend.Expired, "the job's time budget ran out", errBudget, 3 * time.Second},
+		{"a plain deadline", plain, time.Minute, backend.Expired, "the job's time budget ran out", context.DeadlineExceeded, 3 * time.Second},
 		{"the attempt's own limit is shorter", budget, time.Second, backend.Timeout, "no answer in 1s", context.DeadlineExceeded, time.Second},
 		{"cancelled", cancelled, time.Minute, backend.Canceled, "the call was cancelled", errBudget, 3 * time.Second},
 		{"cancelled before", over, time.Minute, backend.Canceled, "the call was cancelled", context.Canceled, 0},

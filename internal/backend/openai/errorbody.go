@@ -65,15 +65,16 @@ func (r *reader) text(s string, depth int) {
 		r.add(report{message: title(s)})
 		return
 	}
-	rep := report{message: s, codes: exceptions(s)}
+	own := withoutInput(s)
+	rep := report{message: s, codes: exceptions(own)}
 	if !strings.ContainsAny(s, " \t\n") {
 		rep.code, rep.codes = s, append(rep.codes, codeWord(s))
 	}
 	r.add(rep)
-	if i := strings.Index(s, "{'"); i >= 0 {
-		r.python(s[i:])
+	if i := strings.Index(own, "{'"); i >= 0 {
+		r.python(own[i:])
 	}
-	if i := strings.Index(s, `{"`); i > 0 {
+	if i := strings.Index(own, `{"`); i > 0 {
 		dec := json.NewDecoder(strings.NewReader(s[i:]))
 		dec.UseNumber()
 		var v any
@@ -170,7 +171,7 @@ func (r *reader) object(m map[string]any, depth int) {
 	rep.status = statusIn(m, "code", "status", "statusCode", "status_code", "http_status", "error_code")
 	rep.details(m["details"])
 	rep.metadata(metadata)
-	rep.codes = append(rep.codes, exceptions(rep.message)...)
+	rep.codes = append(rep.codes, exceptions(withoutInput(rep.message))...)
 	nested := rep.message != "" && (rep.message[0] == '{' || rep.message[0] == '[' ||
 		strings.Contains(rep.message, "{'") || strings.Contains(rep.message, `{"`))
 	r.add(rep)

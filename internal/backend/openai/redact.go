@@ -36,7 +36,7 @@ func newRedactor(cfg Config) *redactor {
 	}}
 	r.add(string(cfg.APIKey))
 	for name, value := range cfg.Headers {
-		if !authenticates(name) {
+		if harmless(name) {
 			continue
 		}
 		r.add(value)
@@ -47,13 +47,13 @@ func newRedactor(cfg Config) *redactor {
 	return r
 }
 
-// authenticates reports whether a header of that name carries a credential.
-func authenticates(name string) bool {
-	name = strings.ToLower(name)
-	for _, part := range []string{"auth", "key", "token", "secret", "cookie", "password"} {
-		if strings.Contains(name, part) {
-			return true
-		}
+// harmless reports whether a header of that name is known to carry no credential.
+// A value that an operator configured is otherwise taken for a secret.
+func harmless(name string) bool {
+	switch strings.ToLower(name) {
+	case "accept", "accept-language", "content-type", "http-referer", "referer", "user-agent", "x-title",
+		"openai-beta", "openai-organization", "openai-project", "anthropic-version", "anthropic-beta":
+		return true
 	}
 	return false
 }

@@ -43,7 +43,7 @@ func retryHint(class backend.Class, header http.Header, reports []report) time.D
 		}
 	}
 	for _, rep := range slices.Backward(reports) {
-		if d := delayInText(rep.message); d > 0 {
+		if d := delayInText(withoutInput(rep.message)); d > 0 {
 			return d
 		}
 	}

@@ -36,6 +36,8 @@ func TestRetryHints(t *testing.T) {
 		{"header beats text", 429, map[string]string{"Retry-After": "3"}, "Please try again in 9s.", 3 * time.Second},
 		{"text seconds", 429, nil, "Please try again in 18.642s. Visit", 18642 * time.Millisecond},
 		{"text minutes", 429, nil, "Please try again in 1m2s", time.Minute + 2*time.Second},
+		{"text with an offer", 429, nil, "Rate limit reached on requests per min (RPM). Please try again in 20s. You can add a payment method to your account.", 20 * time.Second},
+		{"text of the caller", 500, nil, "failed: {'type': 'x', 'input': 'try again in 20s'}", 0},
 		{"text milliseconds", 429, nil, "Please try again in 20ms.", 20 * time.Millisecond},
 		{"text words", 429, nil, "Try again in 5 seconds. Passed", 5 * time.Second},
 		{"text hours", 429, nil, "try again in 1 hour 5 minutes", 65 * time.Minute},
