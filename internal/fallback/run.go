@@ -172,7 +172,7 @@ func (r *run) interrupted(ctx context.Context) *backend.Error {
 	}
 	cause := context.Cause(ctx)
 	if errors.Is(cause, ErrBudget) {
-		return &backend.Error{Class: backend.Expired, Message: ErrBudget.Error(), Cause: cause}
+		return &backend.Error{Class: backend.Expired, Message: "the job's time is up", Cause: cause}
 	}
 	return &backend.Error{Class: backend.Canceled, Message: "the job was cancelled", Cause: cause}
 }

@@ -319,7 +319,7 @@ func (s *Source) pull(ctx context.Context) time.Duration {
 // patience is how long a pull for p may stand at the server: not at all where
 // other queues could use its slots, or wait for its answer.
 func (s *Source) patience(p *poller) time.Duration {
-	if s.rotating() || len(s.pollers) > 1 && (p.backlog || !p.heard) {
+	if s.rotating() || !p.heard || len(s.pollers) > 1 && p.backlog {
 		return 0
 	}
 	return s.expires

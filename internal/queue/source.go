@@ -149,11 +149,16 @@ func (s *Source) Run(ctx context.Context, handle func(*Delivery)) error {
 // tell sends a message to the owner. What comes after its end goes back.
 func (s *Source) tell(m any) {
 	select {
-	case s.inbox <- m:
-	case <-s.gone:
-		if a, ok := m.(arrived); ok {
-			s.giveBack(a.d)
+	case <-s.gone: // first, for the inbox may have room that nobody looks into
+	default:
+		select {
+		case s.inbox <- m:
+			return
+		case <-s.gone:
 		}
+	}
+	if a, ok := m.(arrived); ok {
+		s.giveBack(a.d)
 	}
 }
 

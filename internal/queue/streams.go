@@ -48,7 +48,7 @@ func (l Layout) Streams() []jetstream.StreamConfig {
 	s := l.Subjects
 	streams := []jetstream.StreamConfig{
 		{
-			Name: s.JobsStream(), Subjects: []string{s.All("jobs")},
+			Name: s.JobsStream(), Subjects: []string{s.Prefix() + ".jobs.*.>"}, // a job without an id is refused
 			Description: "understudy: queued and running jobs, one per id",
 			Retention:   jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew,
 			DiscardNewPerSubject: true, MaxMsgsPerSubject: 1,

@@ -24,7 +24,7 @@ func TestEnsureMakesTheStreamsAsPromised(t *testing.T) {
 		republish           *jetstream.RePublish
 	}{
 		"LLM_JOBS": {
-			subjects: []string{"llm.jobs.>"}, retention: jetstream.WorkQueuePolicy,
+			subjects: []string{"llm.jobs.*.>"}, retention: jetstream.WorkQueuePolicy,
 			discard: jetstream.DiscardNew, perSubject: 1, discardNewPerSubjct: true,
 		},
 		"LLM_RESULTS": {
@@ -149,7 +149,7 @@ func TestEnsureAltersNothingAndNamesEachDifference(t *testing.T) {
 		said = append(said, d.String())
 	}
 	require.Equal(t, []string{
-		"LLM_JOBS: subjects is [llm.jobs.default.>], wants [llm.jobs.>]",
+		"LLM_JOBS: subjects is [llm.jobs.default.>], wants [llm.jobs.*.>]",
 		"LLM_JOBS: retention is Limits, wants WorkQueue",
 		"LLM_JOBS: storage is Memory, wants File",
 		"LLM_JOBS: allow_direct is false, wants true",

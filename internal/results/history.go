@@ -18,6 +18,9 @@ type History struct {
 	// Returns counts the deliveries, up to the last time the job was handed back
 	// on purpose, with which no worker died.
 	Returns int
+	// Crashes counts the workers that took the job and neither ended it nor
+	// handed it back. A delivery that no worker began is not among them.
+	Crashes int
 	// StartedAt is when the job was first taken; zero when not known.
 	StartedAt time.Time
 	// Trail is everything that was attempted, by number. A call that was started
@@ -129,6 +132,7 @@ func (h *history) begin(r job.Received, at time.Time) {
 		return
 	}
 	h.lose()
+	h.Crashes++
 	if h.StartedAt.IsZero() {
 		h.StartedAt = at
 	}
@@ -141,7 +145,7 @@ func (h *history) wait(e *job.Event) bool {
 	if e.Type != job.EventWaiting || e.DataAs(&w) != nil || w.JobSeq != h.jobSeq {
 		return false
 	}
-	h.reset(History{Returns: max(w.Delivery-w.Crashes, 0), StartedAt: w.StartedAt, Trail: w.Attempts})
+	h.reset(History{Returns: max(w.Delivery-w.Crashes, 0), Crashes: w.Crashes, StartedAt: w.StartedAt, Trail: w.Attempts})
 	h.ours = true
 	return true
 }

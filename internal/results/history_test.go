@@ -81,9 +81,10 @@ func (l *life) end(a job.Attempt, t job.EventType, o job.Outcome) {
 }
 
 func (l *life) wait(h History) {
+	h.Crashes-- // the worker that hands it back lives
 	w := job.Waiting{
 		Queue: "default", Delivery: l.delivery, JobSeq: l.seq,
-		StartedAt: h.StartedAt, Attempts: h.Trail, Crashes: l.delivery - 1 - h.Returns,
+		StartedAt: h.StartedAt, Attempts: h.Trail, Crashes: h.Crashes,
 	}
 	h.Returns++ // this one; those before are in h, or crashes
 	l.emit(job.EventWaiting, w, fact{what: "waiting", history: h})
@@ -97,6 +98,9 @@ func model(facts []fact, seq uint64) History {
 	for i, f := range facts { // a hand-back sums up what was before it
 		if f.what == "received" && h.StartedAt.IsZero() {
 			h.StartedAt = f.at
+		}
+		if f.what == "received" {
+			h.Crashes++
 		}
 		if f.what == "waiting" {
 			h, first = f.history, i+1
@@ -259,6 +263,7 @@ func TestHistoryIsReadFromTheStream(t *testing.T) {
 	failed.Outcome, unknown.Outcome, unknown.Error = job.OutcomeFailed, job.OutcomeUnknown, new(lost)
 	want := History{
 		StartedAt: l.facts[2].at, Trail: []job.Attempt{failed, unknown}, Unknown: []job.Attempt{unknown},
+		Crashes: 1,
 	}
 	require.Equal(t, want, history(7))
 	require.Equal(t, History{}, history(8))
@@ -267,6 +272,7 @@ func TestHistoryIsReadFromTheStream(t *testing.T) {
 	l.take()
 	want.Unknown = nil
 	h := want
+	h.Crashes++ // the one that has just taken it
 	l.wait(h)
 	b.tell(l.events[n:]...)
 	want.Returns = 1 // the second delivery, of two
