@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"flag"
+	"slices"
 	"strings"
 
 	"github.com/peterbourgon/ff/v3/ffcli"
@@ -34,12 +35,21 @@ submit <command> [flags] [arguments]`,
 			return errShown
 		}
 		if len(args) > 0 {
+			if slices.Contains(reserved(), args[0]) {
+				return usage("submit", "the command %q is not available in this version; to ask it: submit ask %q", args[0], args[0])
+			}
 			if name := meant(args[0], root.Subcommands); name != "" {
 				return usage("submit", "%q is no command; did you mean %q? To ask it: submit ask %q", args[0], "submit "+name, args[0])
 			}
 		}
 		return t.app.ask(ctx, opts, args)
 	})
+}
+
+// reserved are the names of commands to come. As prompts they would cost money
+// and seem to have worked.
+func reserved() []string {
+	return []string{"cancel", "stats", "sessions", "breakers", "doctor", "explain", "reconcile"}
 }
 
 func (t *tree) ask() *ffcli.Command {

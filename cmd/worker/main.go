@@ -145,6 +145,11 @@ func ended(errOut io.Writer, err error) int {
 		say(errOut, addressProblem(taken).String())
 		return exitConfiguration
 	}
+	if dir, ok := errors.AsType[*worker.DirError](err); ok {
+		f := config.Finding{Variable: dir.Setting, Wrong: fmt.Sprintf("cannot use %s: %v", dir.Dir, dir.Err), Mend: "set it to another directory"}
+		say(errOut, f.String())
+		return exitConfiguration
+	}
 	say(errOut, strings.ReplaceAll(err.Error(), "\n", ": "))
 	if errors.Is(err, worker.ErrConnectionLost) {
 		return exitUnreachable

@@ -257,3 +257,18 @@ func trail(attempts []job.Attempt) []string {
 	}
 	return list
 }
+
+// crash takes a job as a worker that dies of it would.
+func (b *bundle) crash(consumer jetstream.Consumer, id string) {
+	b.t.Helper()
+	msg, err := consumer.Next()
+	require.NoError(b.t, err)
+	meta, err := msg.Metadata()
+	require.NoError(b.t, err)
+	e := job.NewEvent("dead", job.EventReceived, id, time.Now(), job.Received{
+		Queue: "default", Delivery: int(meta.NumDelivered), JobSeq: meta.Sequence.Stream,
+	})
+	_, err = b.js.Publish(b.t.Context(), b.subjects.Event("default", id), e.Encode())
+	require.NoError(b.t, err)
+	require.NoError(b.t, msg.Nak())
+}

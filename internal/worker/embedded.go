@@ -32,6 +32,37 @@ func (e *AddrError) Error() string {
 // Unwrap returns the cause.
 func (e *AddrError) Unwrap() error { return e.Err }
 
+// DirError says that a data directory cannot be used.
+type DirError struct {
+	// Setting is the variable that holds the directory.
+	Setting, Dir string
+	Err          error
+}
+
+// Error implements error.
+func (e *DirError) Error() string {
+	return fmt.Sprintf("%s: cannot use %s: %v", e.Setting, e.Dir, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *DirError) Unwrap() error { return e.Err }
+
+// errInUse says that another server works on the directory.
+var errInUse = errors.New("another worker's embedded server uses it")
+
+// claim makes the data directory and takes its lock, until the returned file is
+// closed. Two servers on the same files would each lose what the other stores.
+func claim(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, &DirError{Setting: "WORKER_DATA_DIR", Dir: dir, Err: err}
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, &DirError{Setting: "WORKER_DATA_DIR", Dir: dir, Err: err}
+	}
+	return lock, nil
+}
+
 // startEmbedded runs a JetStream server in this process. It blocks until
 // clients can connect.
 func startEmbedded(ctx context.Context, cfg Embedded, logger *slog.Logger) (*server.Server, error) {
@@ -47,9 +78,6 @@ func startEmbedded(ctx context.Context, cfg Embedded, logger *slog.Logger) (*ser
 		port = server.RANDOM_PORT
 	} else if err := probe(ctx, cfg.Addr); err != nil { // the server itself would only log it
 		return nil, &AddrError{Setting: "WORKER_EMBEDDED_ADDR", Addr: cfg.Addr, Err: err}
-	}
-	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("WORKER_DATA_DIR: %w", err)
 	}
 	srv, err := server.NewServer(&server.Options{
 		ServerName: "understudy-embedded",

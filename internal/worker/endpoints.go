@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
 
 	"understudy/internal/job"
@@ -103,22 +104,49 @@ func (w *Worker) accept(req micro.Request, replyTo string) (job.Receipt, error) 
 	}
 	if replyTo != "" {
 		msg.Header.Set(job.HeaderReplyTo, replyTo)
+		if j, err := w.decoder.Decode(queue, id, payload, job.Header(msg.Header)); err == nil && j.ReplyTo != replyTo {
+			return job.Receipt{}, &refusal{"400", &job.FieldError{
+				Field: "reply_to", Reason: "is not for this endpoint, which answers its requester; leave it out, or use " + w.subjects.Endpoint("submit"),
+			}}
+		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
-	defer cancel()
-	if _, err := w.js.PublishMsg(ctx, msg); err != nil {
+	if err := w.keep(msg); err != nil {
 		return job.Receipt{}, notStored(err, id)
 	}
 	return w.subjects.Receipt(queue, id), nil
 }
 
+// keep publishes a job. A try that gets no answer is repeated once with the same
+// id: when that one is refused because the job is there, the first one stored it.
+func (w *Worker) keep(msg *nats.Msg) error {
+	publish := func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+		defer cancel()
+		_, err := w.js.PublishMsg(ctx, msg)
+		return results.Refusal(err)
+	}
+	err := publish()
+	var api *jetstream.APIError
+	if err == nil || errors.As(err, &api) {
+		return err
+	}
+	if err = publish(); errors.Is(err, results.ErrInFlight) {
+		return nil
+	}
+	return err
+}
+
 // notStored says why the stream refused a job.
 func notStored(err error, id string) error {
-	err = results.Refusal(err)
-	if errors.Is(err, results.ErrInFlight) {
+	var api *jetstream.APIError
+	switch {
+	case errors.Is(err, results.ErrInFlight):
 		return &refusal{"409", fmt.Errorf("job %s is queued or running already", id)}
+	case errors.As(err, &api):
+		return &refusal{"503", fmt.Errorf("the job could not be stored: %w", err)}
+	default: // ask again with the same id: it is paid for once
+		return &refusal{"504", fmt.Errorf("whether job %s is stored is not known: %w", id, err)}
 	}
-	return &refusal{"503", fmt.Errorf("the job could not be stored: %w", err)}
 }
 
 // refuse answers a request with an error, in the header as NATS micro services

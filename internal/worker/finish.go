@@ -72,18 +72,28 @@ func (t *task) finish(ctx context.Context, r *job.Result) {
 	settling, cancel := t.w.settling(ctx, 0)
 	defer cancel()
 	data, err := t.commit(settling, r)
-	switch {
-	case errors.Is(err, results.ErrCommitted):
-		t.log.InfoContext(ctx, "job has a result already; this one is dropped", "status", r.Status)
-		for settling.Err() == nil {
-			stored, err := t.w.store.Lookup(settling, t.d.Queue, t.id)
-			if err == nil && stored != nil && t.resend(settling, stored) == nil {
+	for errors.Is(err, results.ErrCommitted) {
+		stored, lookupErr := t.w.store.Lookup(settling, t.d.Queue, t.id)
+		switch {
+		case lookupErr == nil && stored == nil: // what it was to replace has aged out meanwhile
+			t.replaces = 0
+			data, err = t.commit(settling, r)
+			continue
+		case lookupErr == nil && t.own(stored, r): // only the word of it was lost
+			data, err = stored.Data, nil
+			continue
+		case lookupErr == nil:
+			if lookupErr = t.resend(settling, stored); lookupErr == nil {
 				return
 			}
-			sleep(settling, retryLookup)
 		}
-		return
-	case err != nil:
+		t.log.WarnContext(ctx, "the result that is there already could not be read; trying again", "err", lookupErr)
+		sleep(settling, retryLookup)
+		if settling.Err() != nil {
+			return
+		}
+	}
+	if err != nil {
 		t.log.ErrorContext(ctx, "result could not be committed; the job will run again", "status", r.Status, "err", err)
 		return
 	}
@@ -96,6 +106,13 @@ func (t *task) finish(ctx context.Context, r *job.Result) {
 	t.completed(r)
 	t.account(ctx, r)
 	t.settle(settling, data)
+}
+
+// own reports whether a stored result is the one this run has just committed.
+func (t *task) own(stored *results.Stored, r *job.Result) bool {
+	there, err := job.DecodeResult(stored.Data)
+	return err == nil && stored.JobSeq == t.d.Seq && there.Worker == r.Worker &&
+		there.FinishedAt.Equal(r.FinishedAt.Truncate(time.Millisecond))
 }
 
 // commit stores the result. One that does not fit the server's limit becomes a

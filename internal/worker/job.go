@@ -87,13 +87,11 @@ func (w *Worker) handle(ctx context.Context, d *queue.Delivery) {
 	}
 }
 
-// safeID is id, but for the tokens that would make a subject a wildcard: a
-// publisher can send those, and no result may be stored or sought under them.
+// safeID is id, but for what would make a subject a wildcard, or what JSON
+// cannot hold: a publisher can send those, and no result may be stored or sought
+// under them.
 func safeID(id string) string {
-	if !strings.ContainsAny(id, "*>") {
-		return id
-	}
-	return strings.NewReplacer("*", "_", ">", "_").Replace(id)
+	return strings.NewReplacer("*", "_", ">", "_").Replace(strings.ToValidUTF8(id, "_"))
 }
 
 // recall asks the server what it knows of the job. It reports whether the job
@@ -130,12 +128,16 @@ func (t *task) tryRecall(ctx context.Context) (run bool, err error) {
 	if !history.StartedAt.IsZero() {
 		t.startedAt = history.StartedAt
 	}
-	t.received()
+	if err := t.received(ctx); err != nil {
+		return false, err
+	}
 	for _, a := range history.Unknown {
 		t.w.metrics.unknown.Inc()
 		t.emit(job.EventAttemptUnknown, a)
 	}
-	if t.crashes = max(t.d.Number()-1-history.Returns, 0); t.crashes >= t.w.cfg.MaxCrashes {
+	// A delivery that no worker began, given back at a stop say, is no crash.
+	t.crashes = min(max(t.d.Number()-1-history.Returns, 0), history.Crashes)
+	if t.crashes >= t.w.cfg.MaxCrashes {
 		t.refuse(ctx, backend.Poison, fmt.Sprintf("%d workers died or lost the job while they ran it", t.crashes))
 		return false, nil
 	}
@@ -171,18 +173,22 @@ func (t *task) replaceable(stored *results.Stored) bool {
 // resend ends a job that has a result already: an earlier delivery, or an
 // earlier job of the same id, committed it.
 func (t *task) resend(ctx context.Context, stored *results.Stored) error {
+	_ = t.understand() // only whom to tell is of interest
 	r, err := job.DecodeResult(stored.Data)
-	if err != nil {
-		return fmt.Errorf("decode the stored result: %w", err)
-	}
-	_ = t.understand()            // only whom to tell is of interest
-	if stored.JobSeq == t.d.Seq { // it died between the commit and the ack
+	switch {
+	case err != nil: // somebody else's, or a newer version's: it stands all the same
+		t.log.ErrorContext(ctx, "the stored result cannot be read; it is sent as it is", "err", err)
+	case stored.JobSeq == t.d.Seq: // it died between the commit and the ack
 		if err := t.rebury(ctx, r); err != nil {
 			return err
 		}
 		t.completed(r)
+	default: // a job of an id that has ended: whoever published it may wait for the word
+		if err := t.w.store.Reply(t.w.subjects.Done(t.d.Queue, t.id), stored.Data); err != nil {
+			t.log.WarnContext(ctx, "result could not be announced again", "err", err)
+		}
 	}
-	t.log.InfoContext(ctx, "job has a result already; it is sent again", "status", r.Status)
+	t.log.InfoContext(ctx, "job has a result already; it is sent again")
 	t.settle(ctx, stored.Data)
 	return nil
 }
@@ -296,7 +302,7 @@ func (t *task) hand(ctx context.Context, until time.Time, why string) bool {
 
 // giveBack returns the job to the queue, with its trail, because this worker stops.
 func (t *task) giveBack(ctx context.Context) {
-	if !t.hand(ctx, time.Now(), errStopping.Error()) {
+	if !t.hand(ctx, time.Now(), "the worker is stopping") {
 		t.drop(ctx, 0)
 	}
 }

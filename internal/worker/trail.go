@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"context"
+	"fmt"
 	"log/slog"
 	"strconv"
 	"time"
@@ -87,12 +89,22 @@ func (t *task) eventsTo() string {
 	return t.job.EventsTo
 }
 
-// received says that this worker has taken the job.
-func (t *task) received() {
+// received says that this worker has taken the job. At a redelivery it waits
+// until that is stored: crashes are counted by it.
+func (t *task) received(ctx context.Context) error {
 	_ = t.understand() // the copy of the event needs to know its reader
-	t.emit(job.EventReceived, job.Received{
-		Queue: t.d.Queue, Delivery: t.d.Number(), Redrives: t.redrives, JobSeq: t.d.Seq,
-	})
+	r := job.Received{Queue: t.d.Queue, Delivery: t.d.Number(), Redrives: t.redrives, JobSeq: t.d.Seq}
+	if t.d.Number() == 1 {
+		t.emit(job.EventReceived, r)
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, returnTimeout)
+	defer cancel()
+	err := t.w.outbox.EmitStored(ctx, t.w.subjects.Event(t.d.Queue, t.id), t.event(job.EventReceived, r), t.eventsTo())
+	if err != nil {
+		return fmt.Errorf("store that the job was taken: %w", err)
+	}
+	return nil
 }
 
 // completed says that the result is stored.

@@ -141,16 +141,11 @@ func (w *Worker) Run(ctx context.Context) error {
 		defer func() { _ = listener.Close() }() // served and closed by then, but for an early return
 		w.http = listener.Addr().String()
 	}
-	embedded, err := w.embed(ctx)
+	embedded, stopEmbedded, err := w.embed(ctx)
 	if err != nil {
 		return err
 	}
-	if embedded != nil {
-		defer func() {
-			embedded.Shutdown()
-			embedded.WaitForShutdown()
-		}()
-	}
+	defer stopEmbedded()
 	if err := w.connect(embedded); err != nil {
 		return err
 	}
@@ -162,18 +157,30 @@ func (w *Worker) Run(ctx context.Context) error {
 	return w.serve(ctx, listener)
 }
 
-// embed starts the embedded server; nil when there is none.
-func (w *Worker) embed(ctx context.Context) (*server.Server, error) {
-	if w.cfg.Embedded == nil {
-		return nil, nil
+// embed starts the embedded server, nil when there is none, and returns how to
+// stop it.
+func (w *Worker) embed(ctx context.Context) (*server.Server, func(), error) {
+	cfg := w.cfg.Embedded
+	if cfg == nil {
+		return nil, func() {}, nil
 	}
-	srv, err := startEmbedded(ctx, *w.cfg.Embedded, w.logger)
+	lock, err := claim(cfg.DataDir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	srv, err := startEmbedded(ctx, *cfg, w.logger)
+	if err != nil {
+		return nil, nil, errors.Join(err, lock.Close())
 	}
 	w.url = srv.ClientURL()
-	w.logger.InfoContext(ctx, "no NATS_URL is set: this worker runs its own NATS server", "url", w.url, "data_dir", w.cfg.Embedded.DataDir)
-	return srv, nil
+	w.logger.InfoContext(ctx, "no NATS_URL is set: this worker runs its own NATS server", "url", w.url, "data_dir", cfg.DataDir)
+	return srv, func() {
+		srv.Shutdown()
+		srv.WaitForShutdown()
+		if err := lock.Close(); err != nil {
+			w.logger.WarnContext(ctx, "data directory could not be unlocked", "err", err)
+		}
+	}, nil
 }
 
 // open makes what the worker needs on the server, and what needs the connection.
@@ -258,7 +265,8 @@ func (w *Worker) serve(ctx context.Context, listener net.Listener) error {
 	close(w.ready)
 	w.logger.InfoContext(ctx, "worker takes jobs", "worker", w.cfg.Name, "queues", w.cfg.Queues, "slots", w.cfg.Concurrency,
 		"backends", w.backends.names, "routes", w.engine.Routes(), "http", w.http)
-	context.AfterFunc(taking, func() {
+	wg.Go(func() { // ends when taking does
+		<-taking.Done()
 		if err := endpoints.Stop(); err != nil {
 			w.logger.WarnContext(taking, "endpoints could not be stopped", "err", err)
 		}
@@ -274,13 +282,17 @@ func (w *Worker) serve(ctx context.Context, listener net.Listener) error {
 // stopper ends running calls when the grace is over, and settling some time
 // after. The returned function frees its timers.
 func (w *Worker) stopper(taking context.Context, stopWorking context.CancelCauseFunc, stopHard context.CancelFunc) func() {
-	var mu sync.Mutex // guards timers
+	var mu sync.Mutex // guards the rest
 	var timers []*time.Timer
+	over := false
 	context.AfterFunc(taking, func() {
 		grace := max(w.cfg.ShutdownGrace, 0)
 		w.logger.InfoContext(taking, "worker is stopping: no new jobs, running calls may end", "grace", grace)
 		mu.Lock()
 		defer mu.Unlock()
+		if over {
+			return
+		}
 		timers = append(timers,
 			time.AfterFunc(grace, func() { stopWorking(errStopping) }),
 			time.AfterFunc(grace+hardStop, stopHard))
@@ -288,6 +300,7 @@ func (w *Worker) stopper(taking context.Context, stopWorking context.CancelCause
 	return func() {
 		mu.Lock()
 		defer mu.Unlock()
+		over = true
 		for _, t := range timers {
 			t.Stop()
 		}

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"understudy/internal/backend"
@@ -349,9 +351,7 @@ func TestAJobThatKeepsKillingItsWorkerIsPoison(t *testing.T) {
 	consumer, err := b.js.Consumer(t.Context(), "LLM_JOBS", queue.ConsumerName("default"))
 	require.NoError(t, err)
 	for range 3 { // three workers took it and never told how it ended
-		msg, err := consumer.Next()
-		require.NoError(t, err)
-		require.NoError(t, msg.Nak())
+		b.crash(consumer, "poison")
 	}
 	p := llmtest.New(t)
 	b.start(b.config(model("vllm", p)))
@@ -370,13 +370,8 @@ func TestCrashesAreCountedAcrossAHandBack(t *testing.T) {
 	b.publish("poison", chat("hi"))
 	consumer, err := b.js.Consumer(t.Context(), "LLM_JOBS", queue.ConsumerName("default"))
 	require.NoError(t, err)
-	crash := func() {
-		msg, err := consumer.Next()
-		require.NoError(t, err)
-		require.NoError(t, msg.Nak())
-	}
-	crash()
-	crash()
+	b.crash(consumer, "poison")
+	b.crash(consumer, "poison")
 	p := llmtest.New(t, llmtest.Always(llmtest.Broken(llmtest.Hang)))
 	cfg := b.config(model("vllm", p))
 	cfg.Backends[0].OpenAI.Timeout = patience
@@ -384,11 +379,118 @@ func TestCrashesAreCountedAcrossAHandBack(t *testing.T) {
 	w := b.start(cfg)
 	require.NoError(t, p.Wait(t.Context(), func(s llmtest.Stats) bool { return s.InFlight == 1 }))
 	require.NoError(t, w.stop()) // hands it back, which is no crash
-	crash()
+	b.crash(consumer, "poison")
 	b.start(cfg)
 	r := b.result("poison")
 	require.Equal(t, "poison", r.Error.Code)
 	require.Equal(t, 1, p.Stats().Calls)
+}
+
+func TestADeliveryThatNoWorkerBeganIsNoCrash(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	b.ensure("default")
+	b.publish("parcel", chat("hi"))
+	consumer, err := b.js.Consumer(t.Context(), "LLM_JOBS", queue.ConsumerName("default"))
+	require.NoError(t, err)
+	for range 5 { // handed out at a stop, and given back
+		msg, err := consumer.Next()
+		require.NoError(t, err)
+		require.NoError(t, msg.Nak())
+	}
+	b.start(b.config(model("vllm", llmtest.New(t))))
+	r := b.result("parcel")
+	require.Equal(t, job.Succeeded, r.Status)
+	require.Equal(t, 6, r.Deliveries)
+}
+
+func TestJobsInAHurryDoNotOpenABreaker(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	p := llmtest.New(t, llmtest.Always(llmtest.Reply{Delay: time.Second}))
+	vllm := model("vllm", p)
+	vllm.OpenAI.Timeout = patience
+	vllm.Breaker = breaker.Config{Failures: 2, Cooldown: time.Hour}
+	b.start(b.config(vllm))
+	for i := range 4 {
+		b.publish(fmt.Sprintf("hasty.%d", i), []byte(`{"body":{"messages":[]},"timeout_ms":50}`))
+		r := b.result(fmt.Sprintf("hasty.%d", i))
+		require.Equal(t, job.Expired, r.Status)
+		require.Equal(t, "the job's time is up", r.Error.Message)
+	}
+	b.publish("calm", chat("hi"))
+	require.Equal(t, job.Succeeded, b.result("calm").Status)
+}
+
+func TestWhatStandsWhereAResultBelongsEndsTheJob(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	b.ensure("default")
+	_, err := b.js.Publish(t.Context(), "llm.results.default.odd", []byte("not a result"))
+	require.NoError(t, err)
+	p := llmtest.New(t)
+	b.start(b.config(model("vllm", p)))
+	b.publish("odd", chat("hi"))
+	b.settled()
+	require.Zero(t, p.Stats().Calls)
+}
+
+func TestAnIDThatJSONCannotHoldIsRefusedEveryTime(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	b.start(b.config(model("vllm", llmtest.New(t))))
+	for range 2 {
+		_, err := b.js.Publish(t.Context(), "llm.jobs.default.a\xff", chat("hi"))
+		require.NoError(t, err)
+		b.settled()
+	}
+	require.Equal(t, "invalid_job", b.result("a_").Error.Code)
+}
+
+func TestAFinishedJobIsAnnouncedAgain(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	p := llmtest.New(t)
+	b.start(b.config(model("vllm", p)))
+	b.publish("echo", chat("hi"))
+	b.result("echo")
+	b.settled()
+	done, err := b.nc.SubscribeSync(b.subjects.Done("default", "echo"))
+	require.NoError(t, err)
+	require.NoError(t, b.nc.Flush())
+	b.publish("echo", chat("hi"))
+	msg, err := done.NextMsg(patience)
+	require.NoError(t, err)
+	require.Equal(t, string(b.last("LLM_RESULTS", b.subjects.Result("default", "echo")).Data), string(msg.Data))
+	require.Equal(t, 1, p.Stats().Calls)
+}
+
+func TestCompleteAnswersItsRequesterAndNobodyElse(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	p := llmtest.New(t)
+	b.start(b.config(model("vllm", p)))
+	msg, err := b.nc.Request("llm.complete", []byte(`{"body":{"messages":[]},"reply_to":"_INBOX.other"}`), patience)
+	require.NoError(t, err)
+	require.Equal(t, "400", msg.Header.Get("Nats-Service-Error-Code"))
+	require.Contains(t, string(msg.Data), "reply_to")
+	require.Zero(t, p.Stats().Calls)
+}
+
+func TestADataDirectoryHasOneServer(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	cfg := b.config(model("vllm", llmtest.New(t)))
+	cfg.Embedded = &Embedded{Addr: "127.0.0.1:0", DataDir: t.TempDir()}
+	w := b.start(cfg)
+	second, err := New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	require.NoError(t, err)
+	err = second.Run(t.Context())
+	var taken *DirError
+	require.ErrorAs(t, err, &taken)
+	require.Equal(t, "WORKER_DATA_DIR", taken.Setting)
+	require.NoError(t, w.stop())
+	b.start(cfg)
 }
 
 func TestAJobGoesOnWhereItsDeadWorkerLeftIt(t *testing.T) {
