@@ -258,12 +258,14 @@ func trail(attempts []job.Attempt) []string {
 	return list
 }
 
-// crash takes a job as a worker that dies of it would.
-func (b *bundle) crash(consumer jetstream.Consumer, id string) {
+// crash takes the next job as a worker that dies of it would.
+func (b *bundle) crash(consumer jetstream.Consumer) {
 	b.t.Helper()
 	msg, err := consumer.Next()
 	require.NoError(b.t, err)
 	meta, err := msg.Metadata()
+	require.NoError(b.t, err)
+	_, _, id, err := b.subjects.Parse(msg.Subject())
 	require.NoError(b.t, err)
 	e := job.NewEvent("dead", job.EventReceived, id, time.Now(), job.Received{
 		Queue: "default", Delivery: int(meta.NumDelivered), JobSeq: meta.Sequence.Stream,

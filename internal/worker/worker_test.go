@@ -351,7 +351,7 @@ func TestAJobThatKeepsKillingItsWorkerIsPoison(t *testing.T) {
 	consumer, err := b.js.Consumer(t.Context(), "LLM_JOBS", queue.ConsumerName("default"))
 	require.NoError(t, err)
 	for range 3 { // three workers took it and never told how it ended
-		b.crash(consumer, "poison")
+		b.crash(consumer)
 	}
 	p := llmtest.New(t)
 	b.start(b.config(model("vllm", p)))
@@ -370,8 +370,8 @@ func TestCrashesAreCountedAcrossAHandBack(t *testing.T) {
 	b.publish("poison", chat("hi"))
 	consumer, err := b.js.Consumer(t.Context(), "LLM_JOBS", queue.ConsumerName("default"))
 	require.NoError(t, err)
-	b.crash(consumer, "poison")
-	b.crash(consumer, "poison")
+	b.crash(consumer)
+	b.crash(consumer)
 	p := llmtest.New(t, llmtest.Always(llmtest.Broken(llmtest.Hang)))
 	cfg := b.config(model("vllm", p))
 	cfg.Backends[0].OpenAI.Timeout = patience
@@ -379,7 +379,7 @@ func TestCrashesAreCountedAcrossAHandBack(t *testing.T) {
 	w := b.start(cfg)
 	require.NoError(t, p.Wait(t.Context(), func(s llmtest.Stats) bool { return s.InFlight == 1 }))
 	require.NoError(t, w.stop()) // hands it back, which is no crash
-	b.crash(consumer, "poison")
+	b.crash(consumer)
 	b.start(cfg)
 	r := b.result("poison")
 	require.Equal(t, "poison", r.Error.Code)
