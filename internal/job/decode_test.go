@@ -32,7 +32,7 @@ func TestDecodeReadsEveryFieldOfTheEnvelope(t *testing.T) {
 			ErrorMappings: map[string][]string{"rate_limit": {"openrouter"}},
 			Conditions:    []string{"on_timeout", `error.message contains "overloaded"`},
 			Weights:       map[string]float64{"vllm": 3, "openrouter": 0.5},
-			HedgeDelayMS:  new(int64(300)), TimeoutMS: new(int64(45000)), MaxCostUSD: new(0.05),
+			HedgeDelayMS:  new(int64(300)), TimeoutMS: new(int64(45000)), MaxCostUSD: new(0.05), OnLimit: new("fallback"),
 		},
 		Timeout: time.Minute, Deadline: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC),
 		ReplyTo: "_INBOX.abc", EventsTo: "_INBOX.def",
@@ -105,6 +105,9 @@ func TestDecodeReadsValuesAtTheirLimits(t *testing.T) {
 		`"policy":{"max_attempts":1000}`:                 {Policy: &job.Policy{MaxAttempts: new(1000)}},
 		`"policy":{"base_delay_ms":0,"max_delay_ms":86400000,"hedge_delay_ms":0}`: {Policy: &job.Policy{BaseDelayMS: new(int64(0)), MaxDelayMS: new(int64(86400000)), HedgeDelayMS: new(int64(0))}},
 		`"policy":{"exponential_base":1,"max_cost_usd":0}`:                        {Policy: &job.Policy{ExponentialBase: new(1.0), MaxCostUSD: new(0.0)}},
+		`"policy":{"on_limit":"wait"}`:                                            {Policy: &job.Policy{OnLimit: new("wait")}},
+		`"policy":{"on_limit":"fallback"}`:                                        {Policy: &job.Policy{OnLimit: new("fallback")}},
+		`"policy":{"on_limit":null}`:                                              {Policy: &job.Policy{}},
 		`"policy":{"on_status_codes":[100,599]}`:                                  {Policy: &job.Policy{OnStatusCodes: []int{100, 599}}},
 		`"policy":{"on_status_codes":[],"on_errors":[],"conditions":[],"error_mappings":{},"weights":{}}`: {Policy: &job.Policy{
 			OnStatusCodes: []int{}, OnErrors: []string{}, Conditions: []string{}, ErrorMappings: map[string][]string{}, Weights: map[string]float64{},

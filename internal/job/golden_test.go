@@ -68,6 +68,21 @@ func skippedAttempt(n int) job.Attempt {
 	}
 }
 
+// fullAttempt is the skip of a backend whose own limit leaves no room, and
+// racedAttempt a call that another one was faster than.
+func fullAttempt(n int) job.Attempt {
+	a := skippedAttempt(n)
+	a.Backend, a.Class, a.Error, a.RetryAfterMS = "groq", new("rate_limit"), new("its limits leave no room for 12s"), new(int64(12000))
+	return a
+}
+
+func racedAttempt(n int) job.Attempt {
+	a := failedAttempt(job.NextStop)
+	a.N, a.Class, a.Error, a.FirstTokenMS, a.DurationMS = n, new("cancelled"), new("another backend answered first"), new(int64(900)), 7015
+	a.InputTokens, a.OutputTokens, a.CostUSD = new(int64(12)), new(int64(31)), new(0.00012)
+	return a
+}
+
 func unknownAttempt(n int) job.Attempt {
 	return job.Attempt{
 		N: n, Backend: "vllm", Model: "qwen3-32b", Outcome: job.OutcomeUnknown, StartedAt: at(5, 8),
@@ -86,7 +101,7 @@ func lastFailure() *job.Failure {
 func lastAttempt() job.Attempt {
 	return job.Attempt{
 		N: 2, Backend: "vllm", Model: "qwen3-32b", Outcome: job.OutcomeFailed, Class: new("overloaded"), Status: 503,
-		Error: new("the model is loading"), StartedAt: at(5, 8), DurationMS: 21, RetryAfterMS: new(int64(1500)), Next: new(job.NextStop),
+		Error: new("the model is loading"), Code: "model_loading", Type: "unavailable_error", StartedAt: at(5, 8), DurationMS: 21, RetryAfterMS: new(int64(1500)), Next: new(job.NextStop),
 	}
 }
 
@@ -99,6 +114,13 @@ func results() map[string]*job.Result {
 			Usage: &job.Usage{InputTokens: 12, OutputTokens: 80}, CostUSD: new(0.00031),
 			Attempts: []job.Attempt{failedAttempt(job.NextFallback), succeededAttempt(2)},
 			QueuedMS: 4, DurationMS: 7021, Deliveries: 1, Worker: "w-1", FinishedAt: at(7, 25), Metadata: json.RawMessage(`{"tenant":"acme"}`),
+		},
+		"result-raced.json": {
+			ID: "row-22", CustomID: "row-22", Status: job.Succeeded, Queue: "default", Route: "hurried", Backend: "vllm", Model: "qwen3-32b",
+			Response: &job.Response{StatusCode: 200, Body: json.RawMessage(`{"choices":[{"index":0,"message":{"role":"assistant","content":"Scattering."}}]}`)},
+			Usage:    &job.Usage{InputTokens: 12, OutputTokens: 80}, CostUSD: new(0.00043),
+			Attempts: []job.Attempt{fullAttempt(1), racedAttempt(2), succeededAttempt(3)},
+			QueuedMS: 4, DurationMS: 7021, Deliveries: 1, Worker: "w-1", FinishedAt: at(7, 25),
 		},
 		"result-failed.json": {
 			ID: "row-18", CustomID: "row-18", Status: job.Failed, Queue: "default", Route: "simple_qa",
@@ -137,6 +159,8 @@ func events() map[string]*job.Event {
 	}
 	started := failedAttempt(job.NextFallback)
 	started.Outcome, started.Class, started.Error, started.DurationMS, started.Next = "", nil, nil, 0, nil
+	failed := event(job.EventAttemptFailed, "row-18", lastAttempt())
+	failed.Time = at(5, 29)
 	return map[string]*job.Event{
 		"event-job-received.json": event(job.EventReceived, "row-17", job.Received{Queue: "default", Delivery: 1, JobSeq: 4711}),
 		"event-job-waiting.json": event(job.EventWaiting, "row-17", job.Waiting{
@@ -149,7 +173,7 @@ func events() map[string]*job.Event {
 		"event-job-dead-lettered.json": event(job.EventDeadLettered, "row-18", job.DeadLettered{Queue: "default", Reason: "overloaded", Redrives: 1}),
 		"event-attempt-started.json":   event(job.EventAttemptStarted, "row-17", started),
 		"event-attempt-succeeded.json": event(job.EventAttemptSucceeded, "row-17", succeededAttempt(2)),
-		"event-attempt-failed.json":    event(job.EventAttemptFailed, "row-17", failedAttempt(job.NextFallback)),
+		"event-attempt-failed.json":    failed,
 		"event-attempt-skipped.json":   event(job.EventAttemptSkipped, "row-17", skippedAttempt(1)),
 		"event-attempt-unknown.json":   event(job.EventAttemptUnknown, "row-17", unknownAttempt(1)),
 		"event-breaker-changed.json":   event(job.EventBreakerChanged, "vllm", job.BreakerChanged{Backend: "vllm", From: "closed", To: "open", Class: "overloaded", ForMS: 60000}),

@@ -12,7 +12,7 @@ const (
 		"timeout_ms, deadline, reply_to, events_to, metadata"
 	noPolicyField = "is no field of a policy; there are: enabled, strategy, max_attempts, base_delay_ms, max_delay_ms, " +
 		"exponential_base, jitter, on_status_codes, on_errors, error_mappings, conditions, weights, hedge_delay_ms, " +
-		"timeout_ms, max_cost_usd"
+		"timeout_ms, max_cost_usd, on_limit"
 	badDeadline = "deadline: must be a time as in RFC 3339, such as 2026-12-01T00:00:00Z"
 )
 
@@ -139,6 +139,10 @@ func invalidJobs() []invalidJob {
 		{policy(`"timeout_ms":0`), "policy.timeout_ms: must be between 1 and 604800000", yes},
 		{policy(`"max_cost_usd":-0.01`), "policy.max_cost_usd: must be 0 or more", yes},
 		{policy(`"max_cost_usd":1e400`), "policy.max_cost_usd: must be 0 or more", no},
+		{policy(`"on_limit":"skip"`), "policy.on_limit: must be wait, fallback", yes},
+		{policy(`"on_limit":""`), "policy.on_limit: must be wait, fallback", yes},
+		{policy(`"on_limit":"Wait"`), "policy.on_limit: must be wait, fallback", yes},
+		{policy(`"on_limit":true`), "policy.on_limit: must be a string, not a boolean", yes},
 		{policy(`"on_status_codes":429`), "policy.on_status_codes: must be an array, not a number", yes},
 		{policy(`"on_status_codes":[99]`), "policy.on_status_codes[0]: must be between 100 and 599", yes},
 		{policy(`"on_status_codes":[429,600]`), "policy.on_status_codes[1]: must be between 100 and 599", yes},

@@ -64,4 +64,6 @@ type Policy struct {
 	HedgeDelayMS    *int64              `json:"hedge_delay_ms,omitempty"`
 	TimeoutMS       *int64              `json:"timeout_ms,omitempty"`
 	MaxCostUSD      *float64            `json:"max_cost_usd,omitempty"`
+	// OnLimit is "wait" or "fallback".
+	OnLimit *string `json:"on_limit,omitempty"`
 }

@@ -51,7 +51,7 @@ func policyFields() []string {
 	return []string{
 		"enabled", "strategy", "max_attempts", "base_delay_ms", "max_delay_ms", "exponential_base", "jitter",
 		"on_status_codes", "on_errors", "error_mappings", "conditions", "weights", "hedge_delay_ms",
-		"timeout_ms", "max_cost_usd",
+		"timeout_ms", "max_cost_usd", "on_limit",
 	}
 }
 
@@ -80,6 +80,8 @@ func (p *Policy) field(name string, v value) (err error) {
 		p.TimeoutMS, err = given(v.integer(1, MaxTimeout.Milliseconds()))
 	case "max_cost_usd":
 		p.MaxCostUSD, err = given(v.number(0, math.MaxFloat64))
+	case "on_limit":
+		p.OnLimit, err = given(v.oneOf("wait", "fallback"))
 	default:
 		err = p.group(name, v)
 	}

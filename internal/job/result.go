@@ -109,7 +109,11 @@ type Attempt struct {
 	// Status is the HTTP status, 0 when there was no answer.
 	Status int `json:"status"`
 	// Error says what happened in words; null when the attempt succeeded.
-	Error     *string   `json:"error"`
+	Error *string `json:"error"`
+	// Code and Type are the provider's own words for the failure; absent where it
+	// gave none.
+	Code      string    `json:"code,omitempty"`
+	Type      string    `json:"type,omitempty"`
 	StartedAt time.Time `json:"started_at"`
 	// DurationMS is the time of the call itself, without WaitMS.
 	DurationMS   int64  `json:"duration_ms"`

@@ -72,7 +72,17 @@ func TestSchemasAcceptTheGoldenFiles(t *testing.T) {
 		seen[kind]++
 		require.NoError(t, schema(t, kind).Validate(instance(t, string(golden(t, file.Name())))), file.Name())
 	}
-	require.Equal(t, map[string]int{"job": 3, "result": 5, "event": 10, "dead-letter": 2}, seen)
+	require.Equal(t, map[string]int{"job": 3, "result": 6, "event": 10, "dead-letter": 2}, seen)
+}
+
+// attemptWith is a golden attempt with one field set.
+func attemptWith(tb testing.TB, name string, v any) map[string]any {
+	tb.Helper()
+	var event struct{ Data map[string]any }
+	require.NoError(tb, json.Unmarshal(golden(tb, "event-attempt-failed.json"), &event))
+	require.Contains(tb, event.Data, name)
+	event.Data[name] = v
+	return event.Data
 }
 
 func TestSchemasRefuseBrokenMessages(t *testing.T) {
@@ -93,7 +103,7 @@ func TestSchemasRefuseBrokenMessages(t *testing.T) {
 		},
 		"result-failed.json":           {{"error": nil}, {"error": map[string]any{"code": "nope", "message": "", "first": nil, "last": nil}}},
 		"event-job-waiting.json":       {{"specversion": "1"}, {"type": "understudy.job.lost"}, {"data": map[string]any{}}, {"source": "w-1"}},
-		"event-attempt-failed.json":    {{"data": map[string]any{"n": 1}}, {"data": nil}},
+		"event-attempt-failed.json":    {{"data": map[string]any{"n": 1}}, {"data": nil}, {"data": attemptWith(t, "code", "")}, {"data": attemptWith(t, "type", nil)}},
 		"event-breaker-changed.json":   {{"data": map[string]any{"backend": "a", "from": "shut", "to": "open"}}},
 		"event-job-completed.json":     {{"data": map[string]any{"status": "succeeded"}}},
 		"event-job-received.json":      {{"data": map[string]any{"queue": "q", "delivery": 0, "redrives": 0, "job_seq": 1}}},
