@@ -36,6 +36,21 @@ type Health interface {
 	Failing() bool
 }
 
+// Limited is a [Backend] that keeps its calls within limits: of calls at once, of
+// calls and tokens per minute. Its Complete waits for its turn before the call
+// leaves, and gives up waiting when ctx is done.
+type Limited interface {
+	Backend
+	// Room returns how long a call of req would wait for its turn now, 0 for not
+	// at all. It reserves nothing, never blocks, and is only a hint under
+	// concurrency.
+	Room(req *Request) time.Duration
+	// Defer tells that req comes back later instead of waiting for its turn, and
+	// returns in how long it should: behind those that were deferred before it.
+	// It never blocks, and keeps nothing that must be given back.
+	Defer(req *Request) time.Duration
+}
+
 // Degrader is a [Backend] that answers without a model. Its calls cost no
 // attempt, and it is asked after failures that stop the rest of a chain.
 type Degrader interface {
@@ -83,4 +98,20 @@ type Response struct {
 	FirstToken time.Duration
 	// Degraded tells that no model answered.
 	Degraded bool
+	// Left is what the provider says is left of its limits.
+	Left Allowances
 }
+
+// Allowance is what a provider says is left of one of its limits.
+type Allowance struct {
+	// Limit is the limit itself, 0 when it was not told.
+	Limit int64
+	// Remaining is what is left of it, this call taken off; 0 or more.
+	Remaining int64
+	// Reset is the time until the limit is whole again, from the answer on; 0
+	// when it was not told.
+	Reset time.Duration
+}
+
+// Allowances are those of one answer; nil for a limit of which it says nothing.
+type Allowances struct{ Requests, Tokens *Allowance }

@@ -35,6 +35,12 @@ type Error struct {
 	Usage      *job.Usage
 	CostUSD    *float64
 	FirstToken time.Duration
+	// Limit and Requested are what the backend can take and what this request
+	// would need, in tokens, where it said so of a request that can never fit; 0
+	// when it did not.
+	Limit, Requested int64
+	// Left is what the provider says is left of its limits.
+	Left Allowances
 	// Cause is the underlying error; may be nil.
 	Cause error
 }
