@@ -3,6 +3,7 @@ package openai
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 )
 
@@ -140,6 +141,16 @@ func (a *assembly) finished() (done, all int) {
 		}
 	}
 	return done, len(a.order)
+}
+
+// failure returns the error that stands in a choice, nil when there is none.
+func (a *assembly) failure() json.RawMessage {
+	for _, c := range a.order {
+		if failed(c.fields.values) {
+			return slices.Concat([]byte(`{"error":`), orNull(c.fields.values["error"]), []byte("}"))
+		}
+	}
+	return nil
 }
 
 // addDelta adds one delta to m and reports whether it held a token.

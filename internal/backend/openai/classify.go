@@ -21,7 +21,13 @@ type Verdict struct {
 	Code, Type, Message string
 	// RetryAfter is the provider's hint, 0 when it gave none.
 	RetryAfter time.Duration
+	// Limit and Requested are what the provider can take and what the request
+	// would need, in tokens, where it says both of a request that can never fit; 0
+	// when it does not.
+	Limit, Requested int64
 
+	// inner are the headers of the providers behind a gateway.
+	inner []http.Header
 	// told tells that the body itself, not just the status, led to the class.
 	told bool
 }
@@ -69,6 +75,8 @@ func Classify(status int, header http.Header, body []byte) Verdict {
 		v.Class, v.told = backend.ServerError, true
 	}
 	v.RetryAfter = retryHint(v.Class, header, reports)
+	v.Limit, v.Requested = fit(v.Class, reports)
+	v.inner = innerHeaders(reports)
 	return v
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -22,21 +21,19 @@ type Client struct {
 	api       *goopenai.Client
 	transport *http.Transport
 	redact    *redactor
+	latency   latencies
 }
 
 var _ backend.Backend = (*Client)(nil)
 
 // New returns a client for the backend that cfg describes. It makes no call.
 // The error names every field that is wrong.
-func New(cfg Config) (*Client, error) { return newClient(cfg, nil) }
-
-// newClient is New with a dialer of the caller's choice; nil means the network.
-func newClient(cfg Config, dial func(context.Context, string, string) (net.Conn, error)) (*Client, error) {
+func New(cfg Config) (*Client, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("backend %q: %w", cfg.Name, err)
 	}
-	c := &Client{cfg: cfg, transport: newTransport(cfg, dial), redact: newRedactor(cfg)}
+	c := &Client{cfg: cfg, transport: newTransport(cfg), redact: newRedactor(cfg)}
 	api := goopenai.DefaultConfig(string(cfg.APIKey))
 	if cfg.Kind == KindAzure {
 		api = goopenai.DefaultAzureConfig(string(cfg.APIKey), cfg.BaseURL)
@@ -76,14 +73,17 @@ func (c *Client) Complete(ctx context.Context, req *backend.Request) (*backend.R
 			Class: class, Backend: c.cfg.Name, Model: model, Message: bodyErr.Error(), Cause: bodyErr,
 		}
 	}
-	ctx, watch := c.newWatch(ctx, streams)
+	pace := c.pace(streams)
+	ctx, watch := newWatch(ctx, pace)
 	defer watch.stop()
 	x := &exchange{
 		body: body, headers: c.cfg.Headers, jobID: req.JobID, streams: streams,
 		limit: c.cfg.MaxResponseBytes, watch: watch, chunk: req.Chunk,
 	}
 	err := c.send(context.WithValue(ctx, exchangeKey{}, x), req.URL, model)
-	return c.outcome(ctx, call{url: req.URL, model: model, x: x, sendErr: err})
+	resp, err := c.outcome(ctx, call{url: req.URL, model: model, x: x, sendErr: err})
+	c.learn(pace, x, err)
+	return resp, err
 }
 
 // modelFor returns the model to call for the one a job asks for.

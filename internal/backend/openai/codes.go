@@ -2,6 +2,7 @@ package openai
 
 import (
 	"slices"
+	"strings"
 
 	"understudy/internal/backend"
 )
@@ -64,7 +65,7 @@ func exactCode(code string) backend.Class {
 		"max_context_length_exceeded", "context_limit_exceeded", "1261":
 		return backend.ContextLength
 	case "request_too_large", "payload_too_large", "request_entity_too_large", "requestentitytoolarge",
-		"tokens_limit_reached", "image_too_large", "max_tokens_exceeded":
+		"tokens_limit_reached", "image_too_large", "max_tokens_exceeded", "max_tokens_per_request":
 		return backend.TooLarge
 	case "unsupported_parameter", "unsupported_value", "unsupported_feature", "not_supported_error",
 		"unsupportedparamserror", "unsupported_params", "unimplemented", "not_implemented", "notimplementederror",
@@ -138,6 +139,27 @@ func isValueCode(code string) bool {
 	return code == "invalid_value" || code == "string_above_max_length"
 }
 
+// isLoading reports whether a failure of class overloaded says that the model is
+// being loaded: Hugging Face, llama.cpp, vLLM, Bedrock and hosts that start
+// machines on demand.
+func isLoading(e *backend.Error) bool {
+	for _, code := range []string{codeWord(e.Code), codeWord(e.Type)} {
+		switch code {
+		case "model_loading", "model_not_ready", "modelnotreadyexception":
+			return true
+		}
+	}
+	return containsAny(strings.ToLower(e.Message), loadingWords())
+}
+
+// loadingWords are words about a model that is not ready yet.
+func loadingWords() []string {
+	return []string{
+		"currently loading", "loading model", "model is loading", "still loading", "is starting", "warming up",
+		"cold start", "model is being loaded", "model not ready", "model is not ready",
+	}
+}
+
 // phrase is a piece of knowledge about words: what a message, in lower case,
 // contains one of, and one of with, is a failure of the class.
 type phrase struct {
@@ -195,13 +217,14 @@ func aboutSize() []phrase {
 			"tokens > ", "longer than the model's context", "initial prompt is greater than", "trying to keep the first",
 			"prompt length exceeds", "too large for model with", "token count exceeds", "tokens exceeds the limit",
 			"exceeds the maximum number of tokens", "exceeds the max token", "max input tokens", "model max length",
+			"prompt token count of", "maximum allowed token size", "max_seq_len",
 		}},
 		{class: backend.TooLarge, any: []string{
 			"request too large", "request is too large", "request body too large", "request body is too large",
 			"payload too large", "payload is too large", "content too large", "entity too large", "cookie too large",
 			"body exceeds", "exceeds the maximum allowed size", "exceeds the maximum size", "maximum request size",
 			"request size exceeds", "request exceeds the maximum", "image exceeds", "image is too large", "image too large",
-			"file too large", "images exceed", "payload size exceeds", "too many images",
+			"file too large", "images exceed", "payload size exceeds", "too many images", "tokens per request",
 		}},
 		{class: backend.TooLarge, with: []string{"'messages", "'input", "'prompt"}, any: []string{"string too long"}},
 		{class: backend.TooLarge, with: []string{"max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "maxoutputtokens"}, any: []string{

@@ -1,11 +1,13 @@
 package openai
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -79,6 +81,15 @@ type Config struct {
 	// tokens: for them Timeout alone counts, as the time of the whole call.
 	FirstTokenTimeout time.Duration
 
+	// AdaptiveTimeout lets Timeout follow the backend: once 20 calls are known, a
+	// call gets p99 x 1.5 of the latest 256, but no less than a quarter of Timeout
+	// and no more than Timeout. With FirstTokenTimeout that limit follows the times
+	// of the first tokens in the same way, and Timeout stays as it is. A call that
+	// the limit cuts counts as one that took so long, so that a backend that becomes
+	// slower gets more time, step by step. After 5 minutes without an answer the
+	// model may have to be loaded first: then all of the time holds.
+	AdaptiveTimeout bool
+
 	// Concurrency is how many idle connections to the backend are kept: as many
 	// as there may be calls at once. It limits no calls. 0 means
 	// [DefaultConcurrency].
@@ -110,6 +121,10 @@ type Config struct {
 	// stream; 0 means [DefaultMaxResponseBytes]. A longer one fails as
 	// [backend.BadResponse]. Of the body of an error 64 KiB are read.
 	MaxResponseBytes int64
+
+	// DialContext opens the connections to the backend, or to the proxy before it,
+	// as that of [net/http.Transport]; nil means over the network, in 3 s at most.
+	DialContext func(ctx context.Context, network, addr string) (net.Conn, error) `json:"-"`
 }
 
 // withDefaults returns the configuration with every zero value resolved.

@@ -9,14 +9,29 @@ import (
 	"understudy/internal/backend"
 )
 
+// What a limit is about.
+const (
+	noAnswer     = "no answer in"
+	noFirstToken = "no first token in"
+	noToken      = "no token for"
+	noEnd        = "no end of the answer in"
+)
+
 // limitError is the cause of a call that one of the backend's own limits ended.
 type limitError struct {
 	what  string
 	limit time.Duration
+	// adaptive tells that the limit follows from the backend's latency.
+	adaptive bool
 }
 
 // Error implements error.
-func (e *limitError) Error() string { return fmt.Sprintf("%s %s", e.what, e.limit) }
+func (e *limitError) Error() string {
+	if e.adaptive {
+		return fmt.Sprintf("%s %s (adaptive)", e.what, e.limit)
+	}
+	return fmt.Sprintf("%s %s", e.what, e.limit)
+}
 
 // Unwrap makes errors.Is(err, context.DeadlineExceeded) hold.
 func (e *limitError) Unwrap() error { return context.DeadlineExceeded }
@@ -31,15 +46,14 @@ type watch struct {
 }
 
 // newWatch starts the clock of one call. The caller must stop the watch.
-func (c *Client) newWatch(ctx context.Context, streams bool) (context.Context, *watch) {
+func newWatch(ctx context.Context, p pace) (context.Context, *watch) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	w := &watch{cancel: cancel}
-	if streams && c.cfg.FirstTokenTimeout > 0 {
-		w.silence = c.cfg.Timeout
-		w.arm("no first token in", c.cfg.FirstTokenTimeout)
-		return ctx, w
+	w := &watch{cancel: cancel, silence: p.silence}
+	limit := limitError{what: noAnswer, limit: p.limit, adaptive: p.adaptive}
+	if p.silence > 0 {
+		limit.what = noFirstToken
 	}
-	w.arm("no answer in", c.cfg.Timeout)
+	w.arm(limit)
 	return ctx, w
 }
 
@@ -54,17 +68,20 @@ func (w *watch) token() {
 	}
 	w.spoke = true
 	w.timer.Stop()
-	w.arm("no token for", w.silence)
+	w.arm(limitError{what: noToken, limit: w.silence})
 }
 
-func (w *watch) arm(what string, limit time.Duration) {
-	w.timer = time.AfterFunc(limit, func() { w.cancel(&limitError{what: what, limit: limit}) })
+func (w *watch) arm(limit limitError) {
+	w.timer = time.AfterFunc(limit.limit, func() {
+		cause := limit // allocated only when it is needed
+		w.cancel(&cause)
+	})
 }
 
 // cutIn ends the call after d at the latest, whatever its other limits are.
 func (w *watch) cutIn(d time.Duration) {
 	w.timer.Stop()
-	w.arm("no end of the answer in", d)
+	w.arm(limitError{what: noEnd, limit: d})
 }
 
 // stop ends the clock and releases the context.

@@ -56,8 +56,8 @@ func complete(t *testing.T, cfg Config, req *backend.Request, ctx func(context.C
 		})
 		return client, nil
 	}
-	cfg.Name, cfg.BaseURL = "b", "http://backend/v1"
-	c, err := newClient(cfg, dial)
+	cfg.Name, cfg.BaseURL, cfg.DialContext = "b", "http://backend/v1", dial
+	c, err := New(cfg)
 	require.NoError(t, err)
 	started := time.Now()
 	resp, err := c.Complete(ctx(t.Context()), req)
@@ -235,12 +235,12 @@ func TestAnErrorWhoseBodyHangsIsStillThatError(t *testing.T) {
 func TestADialThatHangsIsAConnectionFailure(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c, err := newClient(Config{Name: "b", BaseURL: "http://b"}, func(ctx context.Context, _, _ string) (net.Conn, error) {
+		c, err := New(Config{Name: "b", BaseURL: "http://b", DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 			defer cancel()
 			<-ctx.Done()
 			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: ctx.Err()}
-		})
+		}})
 		require.NoError(t, err)
 		_, err = c.Complete(t.Context(), chat(false))
 		require.Equal(t, backend.Connection, failure(t, err).Class)

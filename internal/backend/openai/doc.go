@@ -6,6 +6,7 @@
 // Streams are read here as well and assembled into the non-streaming form.
 //
 // Everything a provider says when it fails becomes one [backend.Error]:
-// classify.go holds what is known about their codes and words, errorbody.go the
-// shapes they come in, retryhint.go how they say when to come back.
+// codes.go holds what is known about their codes and words, errorbody.go the
+// shapes they come in, retryhint.go how they say when to come back, fit.go how much
+// they can take, and allowance.go what they say is left.
 package openai

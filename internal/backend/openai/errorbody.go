@@ -26,6 +26,8 @@ type report struct {
 	status int
 	// delay is how long to wait, where the report has a field for that.
 	delay time.Duration
+	// limit and requested are tokens, where the report has fields for that.
+	limit, requested int64
 	// headers are those of the provider behind a gateway, where it passes them on.
 	headers http.Header
 }
@@ -169,6 +171,7 @@ func (r *reader) object(m map[string]any, depth int) {
 	rep.message = firstString(m, "message", "Message", "error_message", "errorMessage", "error_msg", "err_msg",
 		"msg", "status_msg", "error_description", "detail", "title")
 	rep.status = statusIn(m, "code", "status", "statusCode", "status_code", "http_status", "error_code")
+	rep.limit, rep.requested = tokensOf(m["n_ctx"]), tokensOf(m["n_prompt_tokens"]) // llama.cpp
 	rep.details(m["details"])
 	rep.metadata(metadata)
 	rep.codes = append(rep.codes, exceptions(withoutInput(rep.message))...)

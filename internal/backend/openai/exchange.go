@@ -3,7 +3,6 @@ package openai
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -53,6 +52,9 @@ type exchange struct {
 	assembled *assembly
 	// done tells that the stream said it has ended.
 	done bool
+	// stray are the lines of the stream that belong to no event, and odd is the
+	// last event that is no chunk: either may say why a stream ended too early.
+	stray, odd []byte
 	// failed is why the stream is an error; nil when it is none.
 	failed     *Verdict
 	firstToken time.Duration
@@ -68,8 +70,9 @@ type exchangeKey struct{}
 // its body instead of go-openai's, and keeps the answer there.
 type doer struct{ http *http.Client }
 
-// newTransport returns the transport of one backend. dial may be nil.
-func newTransport(cfg Config, dial func(context.Context, string, string) (net.Conn, error)) *http.Transport {
+// newTransport returns the transport of one backend.
+func newTransport(cfg Config) *http.Transport {
+	dial := cfg.DialContext
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: pingAfter}).DialContext
 	}
@@ -193,6 +196,7 @@ func readAll(r io.Reader, limit int64) ([]byte, error) {
 func (x *exchange) readEvents(body io.Reader) {
 	x.assembled = new(assembly)
 	events := newEventReader(body, x.limit)
+	defer func() { x.stray = events.stray }()
 	for {
 		e, err := events.next()
 		if err != nil {
@@ -225,11 +229,14 @@ func (x *exchange) event(e event) bool {
 		x.failed, x.raw = &v, bytes.Clone(capped(e.data))
 		x.keepUsage(chunk)
 		return false
-	case len(bytes.TrimSpace(e.data)) == 0:
+	case len(bytes.TrimSpace(e.data)) == 0, string(e.data) == "null":
 		return true
 	case bad:
-		x.err = errNotChunk
+		x.err, x.odd = errNotChunk, bytes.Clone(capped(e.data))
 		return false
+	}
+	if isOdd(chunk) {
+		x.odd = bytes.Clone(capped(e.data))
 	}
 	if x.assembled.add(chunk) {
 		if x.firstToken == 0 {
@@ -245,6 +252,40 @@ func (x *exchange) event(e event) bool {
 		return false
 	}
 	return true
+}
+
+// isOdd reports whether an event is no chunk but may hold an explanation.
+func isOdd(chunk map[string]json.RawMessage) bool {
+	if _, ok := chunk["choices"]; ok {
+		return false
+	}
+	for _, name := range []string{"detail", "message", "msg", "code", "errors", "error_message"} {
+		if !isNull(chunk[name]) {
+			return true
+		}
+	}
+	return false
+}
+
+// explained returns what an incomplete stream says about why it ended, without
+// the form of an error: in a choice, in words between the events, in an event
+// that is no chunk. The words may be a model's: they cannot stop a chain.
+func (x *exchange) explained() (Verdict, bool) {
+	if errors.Is(x.err, errTooLong) {
+		return Verdict{}, false
+	}
+	for _, text := range [][]byte{x.assembled.failure(), x.stray, x.odd} {
+		whole := json.Valid(text)
+		if len(text) == 0 || !whole && (text[0] == '{' || text[0] == '[') {
+			continue // half an object holds what the model has said
+		}
+		v := Classify(x.status, x.header, text)
+		if v.told && (v.Class.FallsBack() || whole) {
+			x.raw = text
+			return v, true
+		}
+	}
+	return Verdict{}, false
 }
 
 // errNotChunk means that the data of an event is not a JSON object.

@@ -22,7 +22,10 @@ func FuzzClassify(f *testing.F) {
 	}
 	c := &Client{cfg: Config{Name: "b"}, redact: newRedactor(Config{APIKey: "sk-secret-0123456789"})}
 	f.Fuzz(func(t *testing.T, status int, body []byte, hint string) {
-		header := http.Header{"Retry-After": {hint}, "X-Ratelimit-Reset": {hint}, "X-Amzn-Errortype": {hint}}
+		header := http.Header{
+			"Retry-After": {hint}, "X-Ratelimit-Reset": {hint}, "X-Ratelimit-Remaining": {"1"}, "X-Amzn-Errortype": {hint},
+			"Date": {"Sat, 01 Aug 2026 00:00:00 GMT"}, // the same time for both
+		}
 		v := Classify(status, header, body)
 		require.Contains(t, backend.Classes(), v.Class)
 		require.NotContains(t, []backend.Class{backend.Canceled, backend.Expired, backend.InvalidJob, backend.Poison, backend.CircuitOpen}, v.Class)
@@ -36,6 +39,8 @@ func FuzzClassify(f *testing.F) {
 			}
 		}
 		e := c.fail(call{x: &exchange{status: status, header: header, raw: body}}, v, answer{})
+		require.LessOrEqual(t, e.Left.Requests.Remaining, int64(1))
+		require.Equal(t, v.Limit > 0, e.Requested > e.Limit)
 		require.LessOrEqual(t, len(e.Message), maxMessage)
 		require.True(t, utf8.ValidString(e.Message))
 		require.LessOrEqual(t, len(e.Body), maxErrorBody)
@@ -57,6 +62,9 @@ func FuzzSSE(f *testing.F) {
 		require.True(t, json.Valid(x.assembled.body()), "%s", x.assembled.body())
 		if x.failed != nil {
 			require.Contains(t, backend.Classes(), x.failed.Class)
+		}
+		if v, ok := x.explained(); ok {
+			require.Contains(t, backend.Classes(), v.Class)
 		}
 		done, all := x.assembled.finished()
 		require.LessOrEqual(t, done, all)

@@ -2,6 +2,7 @@ package openai
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -39,7 +40,7 @@ func (c *Client) outcome(ctx context.Context, k call) (*backend.Response, error)
 		if class, _, _ := ended(ctx); x.err != nil && ctx.Err() != nil && class == backend.Canceled {
 			return nil, c.cut(ctx, k)
 		}
-		return nil, c.fail(k, Classify(x.status, x.header, x.raw), answer{})
+		return nil, c.fail(k, Classify(x.status, x.header, x.raw), x.consumed())
 	case x.assembled != nil:
 		return c.streamed(ctx, k)
 	case x.err != nil:
@@ -52,11 +53,15 @@ func (c *Client) outcome(ctx context.Context, k call) (*backend.Response, error)
 func (c *Client) streamed(ctx context.Context, k call) (*backend.Response, error) {
 	x := k.x
 	if x.failed != nil {
-		usage, cost := usageOf(x.assembled.fields.values["usage"], x.header)
-		return nil, c.fail(k, *x.failed, answer{usage: usage, cost: cost})
+		return nil, c.fail(k, *x.failed, x.consumed())
 	}
 	done, all := x.assembled.finished()
 	complete := all > 0 && (done == all || x.done && done > 0) && !x.assembled.overflow
+	if !complete && (x.err == nil || ctx.Err() == nil) {
+		if v, ok := x.explained(); ok {
+			return nil, c.fail(k, v, x.consumed())
+		}
+	}
 	if x.err != nil && !complete {
 		return nil, c.cut(ctx, k)
 	}
@@ -68,8 +73,22 @@ func (c *Client) streamed(ctx context.Context, k call) (*backend.Response, error
 	if all == 0 && x.done {
 		a = bad(backend.BadResponse, "the stream has no choices")
 	}
-	a.usage, a.cost = usageOf(x.assembled.fields.values["usage"], x.header)
-	return nil, c.fail(k, a.verdict, a)
+	return nil, c.fail(k, a.verdict, x.consumed())
+}
+
+// consumed returns what a call that failed says it consumed all the same.
+func (x *exchange) consumed() answer {
+	var a answer
+	if x.assembled != nil {
+		a.usage, a.cost = usageOf(x.assembled.fields.values["usage"], x.header)
+		return a
+	}
+	var top struct {
+		Usage json.RawMessage `json:"usage"`
+	}
+	_ = json.Unmarshal(x.raw, &top) // an error need not be JSON
+	a.usage, a.cost = usageOf(top.Usage, x.header)
+	return a
 }
 
 // judged is the outcome of an answer that is complete.
@@ -77,6 +96,9 @@ func (c *Client) judged(k call, body []byte) (*backend.Response, error) {
 	a := read(k.url, k.x.status, k.x.header, body)
 	if a.verdict.Class != "" {
 		k.x.raw = body
+		if a.cost == nil { // a body that is no object: its header may know
+			_, a.cost = usageOf(nil, k.x.header)
+		}
 		return nil, c.fail(k, a.verdict, a)
 	}
 	model := a.model
@@ -91,6 +113,7 @@ func (c *Client) judged(k call, body []byte) (*backend.Response, error) {
 		Usage:      a.usage,
 		CostUSD:    c.costOf(a.cost, a.usage, time.Since(k.x.started)),
 		FirstToken: k.x.firstToken,
+		Left:       allowances(k.x.header, nil),
 	}, nil
 }
 
@@ -109,11 +132,7 @@ func (c *Client) cut(ctx context.Context, k call) error {
 	case x.assembled != nil:
 		v.Class, v.Message = backend.Truncated, "the connection broke before the stream was complete"
 	}
-	var a answer
-	if x.assembled != nil {
-		a.usage, a.cost = usageOf(x.assembled.fields.values["usage"], x.header)
-	}
-	e := c.fail(k, v, a)
+	e := c.fail(k, v, x.consumed())
 	e.Cause = c.harmless(cause)
 	return e
 }
@@ -161,6 +180,9 @@ func (c *Client) fail(k call, v Verdict, a answer) *backend.Error {
 		Model:      k.model,
 		Usage:      a.usage,
 		FirstToken: x.firstToken,
+		Limit:      v.Limit,
+		Requested:  v.Requested,
+		Left:       allowances(x.header, v.inner),
 	}
 	if len(x.raw) > 0 {
 		e.Body = []byte(clip(c.redact.text(string(capped(x.raw))), maxErrorBody))

@@ -32,7 +32,7 @@ type recorded struct {
 
 func recordedAnswers(tb testing.TB) []recorded {
 	tb.Helper()
-	raw, err := os.ReadFile("../../llmtest/providers.json")
+	raw, err := os.ReadFile("recorded/providers.json")
 	require.NoError(tb, err)
 	var answers []recorded
 	require.NoError(tb, json.Unmarshal(raw, &answers))

@@ -22,16 +22,8 @@ func retryHint(class backend.Class, header http.Header, reports []report) time.D
 	if !slices.Contains(passing, class) {
 		return 0
 	}
-	now := time.Now()
-	if date, err := http.ParseTime(header.Get("Date")); err == nil {
-		now = date // by the provider's clock, so that a wrong one of ours does not matter
-	}
-	headers := []http.Header{header}
-	for _, rep := range reports {
-		if rep.headers != nil {
-			headers = append(headers, rep.headers)
-		}
-	}
+	now := clock(header)
+	headers := append([]http.Header{header}, innerHeaders(reports)...)
 	for _, h := range headers {
 		if d, ok := retryAfter(h, now); ok {
 			return d
@@ -56,6 +48,17 @@ func retryHint(class backend.Class, header http.Header, reports []report) time.D
 		}
 	}
 	return 0
+}
+
+// innerHeaders returns the headers of the providers behind a gateway.
+func innerHeaders(reports []report) []http.Header {
+	var headers []http.Header
+	for _, rep := range reports {
+		if rep.headers != nil {
+			headers = append(headers, rep.headers)
+		}
+	}
+	return headers
 }
 
 // retryAfter reads the headers made for it: retry-after-ms of OpenAI and Azure,

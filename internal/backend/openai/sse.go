@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"strings"
 )
 
 // errTooLong means that an answer is longer than the configuration allows.
@@ -40,15 +41,21 @@ type event struct {
 // eventReader reads server-sent events as providers send them rather than as
 // they should: lines end in LF, CRLF or CR; the blank line between events and
 // the one at the end may be missing; data may span lines; an error may stand in
-// an error field, or be a bare line of JSON. Comments are skipped. The reader
-// holds at most one event, and never more than its limit.
+// an error field, behind a mark, or be a bare line of JSON, and its name may come
+// after its data. Comments are skipped. The reader holds at most one event, and
+// never more than its limit.
 type eventReader struct {
 	lines *bufio.Scanner
-	name  string
 	data  []byte
 	// pending tells that data holds a line that was not complete JSON by itself.
 	pending bool
-	failed  bool
+	// failed tells that the event calls itself an error so far.
+	failed bool
+	// handed is the length of the event that was returned before its end.
+	handed int
+	// stray is what stands in lines that belong to no event, such as the words of
+	// a proxy, capped.
+	stray []byte
 }
 
 // newEventReader reads at most limit bytes of r, comments included.
@@ -64,6 +71,7 @@ func newEventReader(r io.Reader, limit int64) *eventReader {
 // inside an event.
 func (e *eventReader) next() (event, error) {
 	if e.pending { // what the last call returned
+		e.handed = len(e.data)
 		e.reset()
 	}
 	for e.lines.Scan() {
@@ -72,6 +80,7 @@ func (e *eventReader) next() (event, error) {
 			if e.pending {
 				return e.event(), nil
 			}
+			e.handed = 0
 			e.reset()
 			continue
 		}
@@ -86,9 +95,10 @@ func (e *eventReader) next() (event, error) {
 		return event{}, err
 	}
 	switch {
-	case e.pending && e.event().failed:
+	case e.pending && (e.failed || json.Valid(e.data)):
 		return e.event(), nil
 	case e.pending:
+		e.keep(e.data)
 		return event{}, io.ErrUnexpectedEOF
 	}
 	return event{}, io.EOF
@@ -105,14 +115,22 @@ func (e *eventReader) line(line []byte) bool {
 	}
 	field, value, _ := bytes.Cut(line, []byte(":"))
 	value = bytes.TrimPrefix(value, []byte(" "))
-	switch string(field) {
-	case "event":
-		e.name = string(value)
+	switch name := string(field); {
+	case name == "event":
+		e.failed = e.failed || isErrorName(value)
+		if e.failed && e.handed > 0 { // its data came first
+			e.data, e.pending, e.handed = e.data[:e.handed], true, 0
+			return true
+		}
 		return false
-	case "error":
+	case strings.EqualFold(name, "error"):
 		e.failed = true
-	case "data":
+	case name == "data":
+		e.failed = e.failed || hasErrorMark(value)
 	default: // a comment, an id, a retry time, or nothing we know
+		if !isFieldName(name) {
+			e.keep(line)
+		}
 		return false
 	}
 	if e.pending {
@@ -123,14 +141,35 @@ func (e *eventReader) line(line []byte) bool {
 	return whole(e.data)
 }
 
-// event is the event collected so far. Its name and its mark as an error end
-// with it; the data stays until the next call.
-func (e *eventReader) event() event {
-	return event{failed: e.failed || e.name == "error", data: e.data}
+// keep adds a line to those that belong to no event.
+func (e *eventReader) keep(line []byte) {
+	e.stray = capped(append(append(e.stray, capped(line)...), '\n'))
 }
 
-func (e *eventReader) reset() {
-	e.name, e.data, e.pending, e.failed = "", e.data[:0], false, false
+// event is the event collected so far. Its mark as an error ends with it; the
+// data stays until the next call.
+func (e *eventReader) event() event { return event{failed: e.failed, data: e.data} }
+
+func (e *eventReader) reset() { e.data, e.pending, e.failed = e.data[:0], false, false }
+
+// isErrorName reports whether an event of that name is an error: "error",
+// "response.error", "internalServerException".
+func isErrorName(name []byte) bool {
+	lower := strings.ToLower(string(bytes.TrimSpace(name)))
+	return strings.HasSuffix(lower, "error") || strings.HasSuffix(lower, "exception")
+}
+
+// hasErrorMark reports whether data is marked as an error: "[ERROR] overloaded".
+func hasErrorMark(data []byte) bool {
+	const mark = "[error]"
+	data = bytes.TrimSpace(data)
+	return len(data) >= len(mark) && strings.EqualFold(string(data[:len(mark)]), mark)
+}
+
+// isFieldName reports whether what stands before a colon can be the name of a
+// field, if one that means nothing to us. That of a comment is empty.
+func isFieldName(name string) bool {
+	return strings.Trim(name, "abcdefghijklmnopqrstuvwxyz_-") == ""
 }
 
 // whole reports whether data can be nothing but a complete event.

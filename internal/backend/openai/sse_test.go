@@ -46,6 +46,7 @@ func TestEventsAreReadAsProvidersSendThem(t *testing.T) {
 		{"two spaces", "data:  {\"a\":1}\n\n", []string{` {"a":1}`}, nil},
 		{"no blank lines", "data: {\"a\":1}\ndata: {\"b\":2}\ndata: [DONE]", []string{`{"a":1}`, `{"b":2}`, "[DONE]"}, nil},
 		{"several lines", "data: {\ndata: \"a\":1}\n\n", []string{"{\n\"a\":1}"}, nil},
+		{"several lines at the end", "data: {\ndata: \"a\":1}", []string{"{\n\"a\":1}"}, nil},
 		{"comments and fields", ": hello\n\nid: 7\nretry: 10\nfoo: bar\ndata: {\"a\":1}\n\n:\n", []string{`{"a":1}`}, nil},
 		{"event before data", "event: error\ndata: {\"a\":1}\n\ndata: {\"b\":1}\n\n", []string{`!{"a":1}`, `{"b":1}`}, nil},
 		{"event without data", "event: error\n\ndata: {\"b\":1}\n\n", []string{`{"b":1}`}, nil},
