@@ -15,6 +15,10 @@ const (
 	DefaultProbes      = 1
 )
 
+// FirstCool is how long a breaker opens after a rate limit that names no time;
+// each further one in a row doubles that.
+const FirstCool = time.Second
+
 // Config says when a breaker opens and for how long. The zero value is valid:
 // a zero field takes its default.
 type Config struct {

@@ -17,9 +17,6 @@ const (
 	// breaker are out: when they come back is not known. Most calls take longer,
 	// and a look costs nothing.
 	recheck = 100 * time.Millisecond
-	// firstCool is the cool-down after a rate limit that names no time; each
-	// further one in a row doubles it.
-	firstCool = time.Second
 	// minHold is the shortest open time, so that the tick of gobreaker's own
 	// timeout has always passed when ours has.
 	minHold = time.Millisecond
@@ -269,7 +266,7 @@ func (g *Guard) hold(failure *backend.Error) time.Duration {
 	case failure.Class.Effect() != backend.Cool:
 		return g.cfg.Cooldown
 	}
-	hold := firstCool
+	hold := FirstCool
 	for range g.unhinted - 1 {
 		if hold > g.cfg.MaxCooldown/2 {
 			return g.cfg.MaxCooldown

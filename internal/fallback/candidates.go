@@ -1,6 +1,7 @@
 package fallback
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -9,36 +10,85 @@ import (
 
 // look is what one look at the candidates found.
 type look struct {
-	at       int           // whom to call, -1 for nobody
-	pause    time.Duration // before that, 0 for none
-	refusing []refusal     // those passed over because they refuse calls
+	at     int           // whom to call, -1 for nobody
+	pause  time.Duration // before that, 0 for none
+	queued bool          // the pause is for a turn within the limits of at
+	passed []passed      // those passed over, the most wanted first
 }
 
-// refusal is a candidate that refuses calls for a time.
-type refusal struct {
-	at     int
-	closed time.Duration
+// passed is a candidate that is not called, and why.
+type passed struct {
+	at    int
+	class backend.Class
+	why   string
+	pause time.Duration // until it might be, 0 for never
 }
 
 // look finds the most wanted candidate that can be called now, or the one that
 // can be called first. A degraded backend that refuses calls is not waited for.
 func (r *run) look() look {
-	found, now := look{at: -1}, time.Now() // one moment, or equal pauses would differ
+	found, now := look{at: -1}, r.world.now() // one moment, or equal pauses would differ
+	if pause, ok := r.retryIn(now); ok {
+		return look{at: r.retry, pause: pause}
+	}
+	full := look{at: -1}
 	for _, i := range r.candidates() {
-		closed := r.closedFor(i)
-		if closed > 0 {
-			found.refusing = append(found.refusing, refusal{i, closed})
-			if r.sit.Chain[i].Degraded {
-				continue
-			}
+		pause, over := r.obstacle(i, now)
+		if over.class != "" {
+			found.passed = append(found.passed, over)
 		}
-		pause := max(closed, r.rest(i, now))
+		switch {
+		case over.class == backend.RateLimit && r.sit.Policy.OnLimit != OnLimitFallback:
+			return r.queueUp(found, look{at: i, pause: over.pause})
+		case over.class == backend.RateLimit:
+			if full.at < 0 || over.pause < full.pause {
+				full.at, full.pause = i, over.pause
+			}
+			continue
+		case over.class != "" && (over.pause == 0 || r.sit.Chain[i].Degraded):
+			continue // it is not waited for
+		}
 		if found.at < 0 || pause < found.pause {
 			found.at, found.pause = i, pause
 		}
 		if pause <= 0 {
 			break
 		}
+	}
+	return r.queueUp(found, full)
+}
+
+// obstacle is what keeps position i from being called now: the pause before it
+// can be, and, where the trail is to tell, why.
+func (r *run) obstacle(i int, now time.Time) (pause time.Duration, over passed) {
+	c := &r.sit.Chain[i]
+	if c.unfit != nil {
+		return 0, passed{at: i, class: c.unfit.Class, why: c.unfit.Message}
+	}
+	if closed := r.closedFor(i); closed > 0 {
+		why := fmt.Sprintf("the breaker is open for %s", closed.Round(time.Millisecond))
+		return max(closed, r.rest(i, now)), passed{i, backend.CircuitOpen, why, closed}
+	}
+	if pause = r.rest(i, now); pause > 0 {
+		return pause, passed{}
+	}
+	if room := r.room(i); room > 0 {
+		why := fmt.Sprintf("its limits leave no room for %s", room.Round(time.Millisecond))
+		return 0, passed{i, backend.RateLimit, why, room}
+	}
+	return 0, passed{}
+}
+
+// queueUp lets the job wait for its turn at a backend whose limits are full,
+// where that comes before everything else.
+func (r *run) queueUp(found, full look) look {
+	if full.at < 0 || found.at >= 0 && found.pause < full.pause {
+		return found
+	}
+	found.at, found.pause, found.queued = full.at, full.pause, true
+	if full.pause <= r.patience() || r.beyond(full.pause) && r.beyond(r.engine.hold) { // its Complete does the waiting
+		found.pause, found.queued = 0, false
+		found.passed = slices.DeleteFunc(found.passed, func(p passed) bool { return p.at == full.at })
 	}
 	return found
 }
@@ -48,21 +98,24 @@ func (r *run) candidates() []int {
 	if r.over {
 		return nil
 	}
-	if r.order == nil {
-		r.order = r.inOrder(r.strategy.Next(&r.sit).Order)
-	}
 	models := r.modelsLeft()
 	var left []int
-	for _, i := range r.order {
-		if c := &r.sit.Chain[i]; !c.Degraded && models || c.Degraded && c.Tries == 0 {
+	for _, i := range r.wanted() {
+		c := &r.sit.Chain[i]
+		switch {
+		case r.running > 0 && (c.flown || c.Degraded || c.Rounds > r.round):
+		case c.Degraded && c.Tries == 0, !c.Degraded && models:
 			left = append(left, i)
 		}
+	}
+	if at := slices.Index(left, r.promised); at > 0 {
+		left = slices.Insert(slices.Delete(left, at, at+1), 0, r.promised)
 	}
 	return left
 }
 
 // inOrder returns the positions a strategy named, without those that do not
-// exist, and after them the degraded backends that it left out.
+// exist or come twice, and after them the degraded backends that it left out.
 func (r *run) inOrder(wanted []int) []int {
 	order := make([]int, 0, len(r.sit.Chain))
 	for _, i := range wanted {
@@ -71,21 +124,16 @@ func (r *run) inOrder(wanted []int) []int {
 		}
 	}
 	for i, c := range r.sit.Chain {
-		if c.Degraded && !slices.Contains(order, i) {
+		if c.Degraded && !c.Mapped && !slices.Contains(order, i) {
 			order = append(order, i)
 		}
 	}
 	return order
 }
 
-// prefer puts position i first, until the next failed call.
-func (r *run) prefer(i int) {
-	r.order = append([]int{i}, slices.DeleteFunc(r.order, func(other int) bool { return other == i })...)
-}
-
 // modelsLeft reports whether the job may call a model once more.
 func (r *run) modelsLeft() bool {
-	return !r.stopped && !r.overspent() && r.calls < r.task.Plan.maxAttempts()
+	return !r.stopped && !r.overspent() && r.sit.Calls+r.running < r.task.Plan.MaxAttempts()
 }
 
 // overspent reports whether the job has cost what it may.
@@ -100,7 +148,7 @@ func (r *run) relieve() bool {
 	if r.over || r.stopped || r.overspent() || r.modelsLeft() || !r.outage() {
 		return false
 	}
-	r.calls = r.task.Plan.maxAttempts() - 1
+	r.sit.Calls = r.task.Plan.MaxAttempts() - 1
 	return true
 }
 
@@ -109,17 +157,19 @@ func (r *run) relieve() bool {
 // not often enough yet to refuse. No degraded backend may be left to answer
 // instead. A model that refused when it was last looked at, and was not called
 // since, is out too: that it would take one call now, as a probe, does not say
-// that it is back.
+// that it is back. One that can never take this job says nothing.
 func (r *run) outage() bool {
 	models, refusing, failed := 0, 0, false
 	for i, c := range r.sit.Chain {
 		refuses := r.closedFor(i) > 0
 		switch {
+		case c.unfit != nil, c.Mapped && !slices.Contains(r.next().Order, i): // nobody that the job may ask
+			continue
 		case c.Degraded && c.Tries == 0 && !refuses:
 			return false
 		case c.Degraded:
 			continue
-		case refuses || c.skipped:
+		case refuses || c.skipped == backend.CircuitOpen:
 			refusing++
 			failed = failed || r.failing(i)
 		case !r.failing(i):
@@ -139,11 +189,32 @@ func (r *run) failing(i int) bool {
 
 // closedFor is how long the backend itself refuses calls, 0 for not at all.
 func (r *run) closedFor(i int) time.Duration {
-	closed := max(time.Until(r.sit.Chain[i].closed), 0)
+	closed := max(r.sit.Chain[i].closed.Sub(r.world.now()), 0)
 	if g, ok := r.task.Plan.chain[i].(backend.Gate); ok {
 		closed = max(closed, g.Ready())
 	}
 	return closed
+}
+
+// room is how long a call of position i would wait for its turn within the
+// backend's limits, 0 where the job waits for that.
+func (r *run) room(i int) time.Duration {
+	limited, ok := r.task.Plan.chain[i].(backend.Limited)
+	if !ok {
+		return 0
+	}
+	room := limited.Room(&r.task.Request)
+	if r.sit.Policy.OnLimit != OnLimitFallback && room <= r.patience() {
+		return 0
+	}
+	return room
+}
+
+// patience is how long the job may wait in its slot for its turn at a backend:
+// the longer, the longer it has waited, so that none is handed back for ever.
+func (r *run) patience() time.Duration {
+	hold := r.engine.hold
+	return min(hold+r.world.now().Sub(r.since), 5*hold)
 }
 
 // rest is how long position i is left alone because of what it answered: for its
@@ -156,12 +227,12 @@ func (r *run) rest(i int, now time.Time) time.Duration {
 	}
 	wait := c.notBefore.Sub(now)
 	if !c.hinted && r.opensRound(c) {
-		wait = max(wait, r.ended.Add(r.sit.Policy.delay(c.Tries, r.spread)).Sub(now))
+		wait = max(wait, r.ended.Add(r.sit.Policy.delay(r.turn(i), r.spread)).Sub(now))
 	}
 	return max(wait, 0)
 }
 
-// opensRound reports whether nobody was called more often than c.
+// opensRound reports whether nobody had more turns than c.
 func (r *run) opensRound(c *Candidate) bool {
-	return !slices.ContainsFunc(r.sit.Chain, func(other Candidate) bool { return !other.Degraded && other.Tries > c.Tries })
+	return !slices.ContainsFunc(r.sit.Chain, func(other Candidate) bool { return !other.Degraded && other.Rounds > c.Rounds })
 }

@@ -24,6 +24,12 @@ type Config struct {
 	Routes []Route
 	// Strategies are the strategies by name; nil means [Strategies].
 	Strategies map[string]NewStrategy
+	// Retries are how often a backend is called again, by its name, before the
+	// next one is; see [Engine.Run]. Absent means not at all.
+	Retries map[string]int
+	// Accept judges an answer of a route with AcceptSchema: nil accepts it. It may
+	// be nil, and must be safe for concurrent use.
+	Accept func(req *backend.Request, resp *backend.Response) *backend.Error
 	// Hold is how long a job may pause inside its slot between two calls; 0 means
 	// [DefaultHold], negative not at all. A job that must pause for longer is
 	// handed back with a [Wait].
@@ -37,7 +43,10 @@ type Engine struct {
 	names      []string // in configured order
 	routes     map[string]*Route
 	strategies map[string]NewStrategy
+	retries    map[string]int
+	accept     func(*backend.Request, *backend.Response) *backend.Error
 	hold       time.Duration
+	fit        *fit
 }
 
 // New checks cfg whole and returns an Engine, or every problem joined, each
@@ -47,7 +56,10 @@ func New(cfg Config) (*Engine, error) {
 		backends:   make(map[string]backend.Backend, len(cfg.Backends)),
 		routes:     make(map[string]*Route, len(cfg.Routes)+1),
 		strategies: cfg.Strategies,
+		retries:    cfg.Retries,
+		accept:     cfg.Accept,
 		hold:       cfg.Hold,
+		fit:        newFit(),
 	}
 	if e.strategies == nil {
 		e.strategies = Strategies()
@@ -68,6 +80,7 @@ func New(cfg Config) (*Engine, error) {
 		e.backends[b.Name()] = b
 		e.names = append(e.names, b.Name())
 	}
+	errs = append(errs, e.unknown("RETRIES", slices.Sorted(maps.Keys(cfg.Retries)))...)
 	for _, r := range cfg.Routes {
 		if r.Name == "" {
 			errs = append(errs, errors.New("a route has no name"))
@@ -114,6 +127,13 @@ func (e *Engine) check(r *Route) []error {
 		errs = append(errs, e.unknown("ERROR_MAPPINGS", r.ErrorMappings[class])...)
 	}
 	errs = append(errs, e.unknown("WEIGHTS", slices.Sorted(maps.Keys(r.Weights)))...)
+	var err error
+	if r.compiled, err = compile(r.Conditions); err != nil {
+		return append(errs, fmt.Errorf("CONDITIONS: %w", err))
+	}
+	if r.Strategy == Random && r.Enabled && !r.weighs(r.Chain) {
+		errs = append(errs, fmt.Errorf("WEIGHTS: %w", errNoWeight))
+	}
 	newStrategy, ok := e.strategies[r.Strategy]
 	if !ok {
 		return append(errs, fmt.Errorf("STRATEGY: %s", e.unknownStrategy(r.Strategy)))

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,6 +36,13 @@ type step struct {
 	refuse bool // no call: its breaker opened just before
 	early  bool // it fails before the call leaves
 	deaf   bool // it does not heed the context
+	boom   any  // it panics instead
+	says   string
+	code   string
+	kind   string
+	text   string // instead of the scripted message
+	limit  int64  // how many tokens it takes, and was asked for
+	needs  int64
 }
 
 func answers(takes time.Duration) step { return step{takes: takes} }
@@ -73,6 +82,15 @@ type rules struct{ *fake }
 // Degraded implements backend.Degrader.
 func (rules) Degraded() bool { return true }
 
+// Complete implements backend.Backend.
+func (r rules) Complete(ctx context.Context, req *backend.Request) (*backend.Response, error) {
+	resp, err := r.fake.Complete(ctx, req)
+	if resp != nil {
+		resp.Degraded = true
+	}
+	return resp, err
+}
+
 // shutRules is a rules that can refuse calls.
 type shutRules struct{ rules }
 
@@ -82,18 +100,14 @@ func (g shutRules) Ready() time.Duration { return max(time.Until(g.open), 0) }
 func (f *fake) Name() string { return f.name }
 
 func (f *fake) Complete(ctx context.Context, req *backend.Request) (*backend.Response, error) {
-	if f.stage.running {
-		f.stage.t.Error("two calls at once")
-	}
-	f.stage.running = true
-	defer func() { f.stage.running = false }()
-	s := step{}
-	if len(f.script) > 0 {
-		s = f.script[min(f.asked, len(f.script)-1)]
-	}
-	f.asked++
+	s := f.stage.enters(f)
+	defer f.stage.leaves()
 	model := f.name + "-model"
 	failure := &backend.Error{Class: s.class, Backend: f.name, Model: model, Status: s.status, RetryAfter: s.hint, Message: "scripted " + string(s.class)}
+	failure.Code, failure.Type, failure.Limit, failure.Requested = s.code, s.kind, s.limit, s.needs
+	if s.text != "" {
+		failure.Message = s.text
+	}
 	if s.cost > 0 {
 		failure.CostUSD, failure.Usage = new(s.cost), &job.Usage{InputTokens: 3, OutputTokens: 5}
 	}
@@ -107,9 +121,11 @@ func (f *fake) Complete(ctx context.Context, req *backend.Request) (*backend.Res
 	if s.early {
 		return nil, failure
 	}
-	f.made++
-	f.stage.calls = append(f.stage.calls, fmt.Sprintf("%s@%s", f.name, time.Since(f.stage.began)))
+	f.stage.called(f)
 	req.Started(model)
+	if s.says != "" {
+		req.Chunk([]byte(s.says))
+	}
 	if s.takes > 0 {
 		timer := time.NewTimer(s.takes)
 		defer timer.Stop()
@@ -120,11 +136,16 @@ func (f *fake) Complete(ctx context.Context, req *backend.Request) (*backend.Res
 		select {
 		case <-timer.C:
 		case <-done:
-			f.asked-- // as if it had not happened
+			f.stage.unasked(f) // as if it had not happened
 			failure.Class, failure.Message, failure.Cause = backend.Connection, "cut", context.Cause(ctx)
 			return nil, failure
 		}
 	}
+	if s.boom != nil {
+		panic(s.boom)
+	}
+	f.stage.mu.Lock()
+	defer f.stage.mu.Unlock()
 	f.open = time.Now().Add(s.opens)
 	if s.class != "" {
 		return nil, failure
@@ -141,10 +162,60 @@ type stage struct {
 	began   time.Time
 	engine  *fallback.Engine
 	plan    *fallback.Plan
-	calls   []string
+	renew   func() // another worker's engine and plan
+	request backend.Request
+	chunk   func(n int, data []byte)
 	heard   []string
-	running bool
+	hearing atomic.Bool
 	before  func(a job.Attempt) // called when an entry ends, first
+	races   bool                // calls may run at once
+
+	mu      sync.Mutex // guards what fakes that run at once share
+	calls   []string
+	running int
+	most    int // calls at once
+}
+
+// enters begins a call of f and returns its step.
+func (st *stage) enters(f *fake) (s step) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.running++
+	if st.most = max(st.most, st.running); st.running > 1 && !st.races {
+		st.t.Error("two calls at once")
+	}
+	if len(f.script) > 0 {
+		s = f.script[min(f.asked, len(f.script)-1)]
+	}
+	f.asked++
+	return s
+}
+
+func (st *stage) leaves() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.running--
+}
+
+func (st *stage) called(f *fake) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	f.made++
+	st.calls = append(st.calls, fmt.Sprintf("%s@%s", f.name, time.Since(st.began)))
+}
+
+func (st *stage) unasked(f *fake) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	f.asked--
+}
+
+// hears requires that the observer is called by one goroutine at a time.
+func (st *stage) hears() func() {
+	if !st.hearing.CompareAndSwap(false, true) {
+		st.t.Error("the observer is called twice at once")
+	}
+	return func() { st.hearing.Store(false) }
 }
 
 // shape says how a stage is set up.
@@ -152,6 +223,8 @@ type shape struct {
 	backends []backend.Backend
 	policy   func(p *fallback.Policy) // on top of the default policy without jitter
 	hold     time.Duration
+	retries  map[string]int
+	accept   func(*backend.Request, *backend.Response) *backend.Error
 	job      job.Job
 }
 
@@ -164,21 +237,29 @@ func newStage(tb testing.TB, s shape) *stage {
 	if s.policy != nil {
 		s.policy(&policy)
 	}
+	st.races = policy.Strategy == fallback.Parallel
+	st.request = backend.Request{JobID: "job-1", Body: []byte(`{}`)}
 	for _, b := range s.backends {
 		f := inner(b)
 		f.stage = st
 		if f.closed > 0 {
 			f.open = st.began.Add(f.closed)
 		}
+		if l, ok := b.(*limited); ok {
+			l.free = st.began.Add(l.full)
+		}
 	}
-	var err error
-	st.engine, err = fallback.New(fallback.Config{
-		Backends: s.backends, Hold: s.hold,
-		Routes: []fallback.Route{{Name: fallback.DefaultRoute, Policy: policy}},
-	})
-	require.NoError(tb, err)
-	st.plan, err = st.engine.Plan(&s.job)
-	require.NoError(tb, err)
+	st.renew = func() {
+		var err error
+		st.engine, err = fallback.New(fallback.Config{
+			Backends: s.backends, Hold: s.hold, Retries: s.retries, Accept: s.accept,
+			Routes: []fallback.Route{{Name: fallback.DefaultRoute, Policy: policy}},
+		})
+		require.NoError(tb, err)
+		st.plan, err = st.engine.Plan(&s.job)
+		require.NoError(tb, err)
+	}
+	st.renew()
 	return st
 }
 
@@ -192,6 +273,10 @@ func inner(b backend.Backend) *fake {
 		return b.fake
 	case shutRules:
 		return b.fake
+	case *limited:
+		return b.fake
+	case *watched:
+		return b.fake
 	case moody:
 		return b.fake
 	}
@@ -200,6 +285,7 @@ func inner(b backend.Backend) *fake {
 
 // Started implements fallback.Observer.
 func (st *stage) Started(a job.Attempt) {
+	defer st.hears()()
 	st.heard = append(st.heard, fmt.Sprintf("%d started %s", a.N, a.Backend))
 	if a.Outcome != "" || a.Next != nil {
 		st.t.Errorf("an attempt that starts has ended: %+v", a)
@@ -208,6 +294,7 @@ func (st *stage) Started(a job.Attempt) {
 
 // Ended implements fallback.Observer.
 func (st *stage) Ended(a job.Attempt) {
+	defer st.hears()()
 	st.heard = append(st.heard, fmt.Sprintf("%d %s %s", a.N, a.Outcome, a.Backend))
 	if (a.Next == nil) != (a.Outcome == job.OutcomeSucceeded) {
 		st.t.Errorf("what follows is not told: %+v", a)
@@ -220,8 +307,7 @@ func (st *stage) Ended(a job.Attempt) {
 // once runs the job until it ends or is handed back.
 func (st *stage) once(ctx context.Context, trail []job.Attempt, deadline time.Time) fallback.Outcome {
 	out := st.engine.Run(ctx, fallback.Task{
-		Plan: st.plan, Trail: trail, Deadline: deadline, Observer: st,
-		Request: backend.Request{JobID: "job-1", Body: []byte(`{}`)},
+		Plan: st.plan, Trail: trail, Deadline: deadline, Observer: st, Chunk: st.chunk, Request: st.request,
 	})
 	ends := 0
 	for _, set := range []bool{out.Response != nil, out.Err != nil, out.Wait != nil} {

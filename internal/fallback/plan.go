@@ -1,6 +1,7 @@
 package fallback
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -20,28 +21,34 @@ type Plan struct {
 	// Budget is the time the job has from its first delivery; 0 means no limit.
 	Budget time.Duration
 
-	chain    []backend.Backend
+	job      *job.Job
+	chain    []backend.Backend // and what only ERROR_MAPPINGS name
+	own      int               // how many of them are the chain
 	strategy NewStrategy
+	retries  []int // by position
 }
 
 // Chain names the backends the plan may ask, in order.
 func (p *Plan) Chain() []string {
-	names := make([]string, len(p.chain))
-	for i, b := range p.chain {
+	names := make([]string, p.own)
+	for i, b := range p.chain[:p.own] {
 		names[i] = b.Name()
 	}
 	return names
 }
 
-// maxAttempts is the cap on calls.
-func (p *Plan) maxAttempts() int {
-	if !p.Policy.Enabled {
-		return 1
+// MaxAttempts is the cap on the calls of the job.
+func (p *Plan) MaxAttempts() int {
+	limit := p.Policy.MaxAttempts
+	switch {
+	case !p.Policy.Enabled && limit > 0:
+		return min(1+p.retries[0], limit)
+	case !p.Policy.Enabled:
+		return 1 + p.retries[0]
+	case limit > 0:
+		return limit
 	}
-	if p.Policy.MaxAttempts > 0 {
-		return p.Policy.MaxAttempts
-	}
-	return max(DefaultMaxAttempts, len(p.chain))
+	return max(DefaultMaxAttempts, p.own)
 }
 
 // Plan resolves the route of j and lays the job's own settings over it. A job
@@ -51,7 +58,7 @@ func (e *Engine) Plan(j *job.Job) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{Route: route.Name, Policy: route.Policy}
+	p := &Plan{Route: route.Name, Policy: route.Policy, job: j}
 	if err := overlay(&p.Policy, j.Policy); err != nil {
 		return nil, err
 	}
@@ -68,24 +75,45 @@ func (e *Engine) Plan(j *job.Job) (*Plan, error) {
 	if _, ok := e.backends[j.Primary]; j.Primary != "" && !ok {
 		return nil, &job.FieldError{Field: "primary", Reason: e.unknownBackend(j.Primary)}
 	}
-	for _, name := range promote(names, j.Primary) {
-		p.chain = append(p.chain, e.backends[name])
-	}
+	names = promote(names, j.Primary)
 	if !p.Policy.Enabled {
-		p.chain = p.chain[:1]
+		names = names[:1]
+	}
+	e.gather(p, names)
+	if p.Policy.Strategy == Random && p.Policy.Enabled && !p.Policy.weighs(names) {
+		return nil, &job.FieldError{Field: "policy.weights", Reason: errNoWeight.Error()}
 	}
 	var ok bool
 	if p.strategy, ok = e.strategies[p.Policy.Strategy]; !ok {
 		return nil, &job.FieldError{Field: "policy.strategy", Reason: e.unknownStrategy(p.Policy.Strategy)}
 	}
 	if _, err := p.strategy(&p.Policy); err != nil {
-		return nil, &job.FieldError{Field: "policy", Reason: err.Error()}
+		return nil, &job.FieldError{Field: "policy.strategy", Reason: err.Error()}
 	}
 	p.Budget = p.Policy.Timeout
 	if j.Timeout > 0 {
 		p.Budget = j.Timeout
 	}
 	return p, nil
+}
+
+// gather fills in the backends of a chain, and behind them those that only the
+// error mappings name.
+func (e *Engine) gather(p *Plan, names []string) {
+	p.own = len(names)
+	if p.Policy.Enabled {
+		for _, class := range slices.Sorted(maps.Keys(p.Policy.ErrorMappings)) {
+			for _, name := range p.Policy.ErrorMappings[class] {
+				if !slices.Contains(names, name) {
+					names = append(slices.Clip(names), name)
+				}
+			}
+		}
+	}
+	for _, name := range names {
+		p.chain = append(p.chain, e.backends[name])
+		p.retries = append(p.retries, e.retries[name])
+	}
 }
 
 // checkChain checks the chain of a job.
@@ -163,6 +191,7 @@ func overlay(p *Policy, o *job.Policy) error {
 	set(&p.ExponentialBase, o.ExponentialBase)
 	set(&p.Jitter, o.Jitter)
 	set(&p.MaxCostUSD, o.MaxCostUSD)
+	set(&p.OnLimit, o.OnLimit)
 	setMS(&p.BaseDelay, o.BaseDelayMS)
 	setMS(&p.MaxDelay, o.MaxDelayMS)
 	setMS(&p.HedgeDelay, o.HedgeDelayMS)
@@ -171,6 +200,11 @@ func overlay(p *Policy, o *job.Policy) error {
 		p.OnStatusCodes = o.OnStatusCodes
 	}
 	if o.Conditions != nil {
+		var err error
+		if p.compiled, err = compile(o.Conditions); err != nil {
+			wrong, _ := errors.AsType[*conditionError](err)
+			return &job.FieldError{Field: fmt.Sprintf("policy.conditions[%d]", wrong.index), Reason: wrong.err.Error()}
+		}
 		p.Conditions = o.Conditions
 	}
 	if o.Weights != nil {

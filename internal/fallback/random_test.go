@@ -86,8 +86,40 @@ func anyShape(d dice, honest bool) shape {
 	p.MaxAttempts, p.Jitter, p.BaseDelay = d(6), d(2) == 0, pick(d, 2*second, 4*second)
 	p.MaxCostUSD = pick(d, 0, 0, 0.6)
 	p.Enabled = d(8) > 0
+	anyStrategy(d, &p, &s)
 	s.policy = func(to *fallback.Policy) { *to = p }
 	return s
+}
+
+// anyStrategy draws a strategy that makes one call after the other, with what it
+// goes by, a primary and retries.
+func anyStrategy(d dice, p *fallback.Policy, s *shape) {
+	var names []string
+	s.retries = map[string]int{}
+	for _, b := range s.backends {
+		names = append(names, b.Name())
+		if n := d(5); n < 3 {
+			s.retries[b.Name()] = n
+		}
+	}
+	p.Strategy = pick(d, fallback.Sequential, fallback.Priority, fallback.ErrorType, fallback.Random, fallback.Conditional)
+	p.ErrorMappings = map[backend.Class][]string{backend.Timeout: {names[0]}}
+	for range d(8) {
+		class := pick(d, backend.Classes()...)
+		p.ErrorMappings[class] = append(p.ErrorMappings[class], pick(d, names...))
+	}
+	p.Conditions = []string{pick(d, "on_any_error", "on_retryable_error", "job.attempt < 3", `error.status == 0 && error.backend != "b"`)}
+	p.Weights = map[string]float64{names[d(len(names))]: 3}
+	if len(names) > 1 && d(2) == 0 {
+		p.Weights[names[0]], p.Weights[names[1]] = 0, 1
+	}
+	if d(4) == 0 {
+		s.job.Primary = pick(d, names...)
+	}
+	if d(4) == 0 { // the rest is there for the mappings alone
+		s.job.Chain = names[len(names)/2:]
+		p.Weights = nil
+	}
 }
 
 // anyDeadline draws the end of the job's time, never the moment at which a call
@@ -157,6 +189,7 @@ func (st *stage) life(told []job.Attempt, deadline time.Time) (out fallback.Outc
 			died = true
 		}
 	}()
+	st.renew()
 	return st.once(st.t.Context(), roundTrip(st.t, told), deadline), false
 }
 
@@ -201,7 +234,7 @@ func TestAJobThatIsHandedBackMakesTheSameCalls(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d := seeded(seed)
 				shape := anyShape(d, true)
-				shape.hold = hold
+				shape.hold, shape.retries = hold, nil // whether a retry is made depends on the hold
 				st := newStage(t, shape)
 				st.plan.Policy.Jitter = false // then no pause is shorter than a second, the least outside the slot
 				deadline := anyDeadline(st, d)
@@ -262,12 +295,7 @@ func anyScriptEnds(t *testing.T, d dice) {
 	out, _ := st.run(t.Context(), deadline)
 	requireHeardInOrder(t, st.heard)
 
-	cap, extra, calls := max(fallback.DefaultMaxAttempts, len(s.backends)), 0, 0
-	if p := st.plan.Policy; !p.Enabled {
-		cap = 1
-	} else if p.MaxAttempts > 0 {
-		cap = p.MaxAttempts
-	}
+	cap, extra, calls := st.cap(s), 0, 0
 	asked, cost, skipped := map[string]int{}, 0.0, map[string]bool{}
 	for i, a := range out.Trail {
 		require.Equal(t, i+1, a.N)
@@ -301,6 +329,20 @@ func anyScriptEnds(t *testing.T, d dice) {
 		}
 		require.False(t, time.Now().After(deadline))
 	}
+}
+
+// cap is how many calls the job of a shape may cost.
+func (st *stage) cap(s shape) int {
+	p := st.plan.Policy
+	switch first := 1 + s.retries[st.plan.Chain()[0]]; {
+	case !p.Enabled && p.MaxAttempts > 0:
+		return min(first, p.MaxAttempts)
+	case !p.Enabled:
+		return first
+	case p.MaxAttempts > 0:
+		return p.MaxAttempts
+	}
+	return max(fallback.DefaultMaxAttempts, len(st.plan.Chain()))
 }
 
 // degraded reports whether the backend of that name answers without a model.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"understudy/internal/backend"
+	"understudy/internal/fallback/condition"
 	"understudy/internal/job"
 )
 
@@ -71,7 +72,23 @@ type Policy struct {
 	// MaxCostUSD lets no model be called any more for a job that has cost this
 	// much, as far as the costs of its calls are known; 0 means no limit.
 	MaxCostUSD float64
+	// OnLimit is [OnLimitWait] or [OnLimitFallback]; empty means [OnLimitWait].
+	OnLimit string
+	// AcceptSchema lets [Config.Accept] judge answers: one that is refused is a
+	// failure of class [backend.BadResponse], after which the chain goes on.
+	AcceptSchema bool
+
+	compiled []*condition.Condition // Conditions, once an engine has checked them
 }
+
+// What a job does when a backend's own limits make it wait for its turn.
+const (
+	// OnLimitWait waits for the turn.
+	OnLimitWait = "wait"
+	// OnLimitFallback goes to another backend of the chain that is free, and
+	// waits only when there is none.
+	OnLimitFallback = "fallback"
+)
 
 // DefaultPolicy is the policy of a route that configures nothing.
 func DefaultPolicy() Policy {
@@ -96,6 +113,9 @@ func (p Policy) validate() (errs []error) {
 	}
 	if p.HedgeDelay < 0 || p.Timeout < 0 {
 		bad("HEDGE_DELAY, TIMEOUT: must not be negative")
+	}
+	if p.OnLimit != "" && p.OnLimit != OnLimitWait && p.OnLimit != OnLimitFallback {
+		bad("ON_LIMIT: %q is neither %s nor %s", p.OnLimit, OnLimitWait, OnLimitFallback)
 	}
 	if !within(p.MaxCostUSD, 0) {
 		bad("MAX_COST_USD: %g is not 0 or more", p.MaxCostUSD)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"understudy/internal/backend"
@@ -14,8 +15,8 @@ import (
 // It wraps context.DeadlineExceeded.
 var ErrBudget = fmt.Errorf("the job's time is up: %w", context.DeadlineExceeded)
 
-// Observer hears of every attempt of a job, in order. Its methods are called
-// from the goroutine that runs the job and must not block.
+// Observer hears of every attempt of a job, as it happens. Its methods are called
+// one at a time and must not block.
 type Observer interface {
 	// Started is called when a call leaves; a.Outcome is empty yet.
 	Started(a job.Attempt)
@@ -26,8 +27,12 @@ type Observer interface {
 // Task is one job to run, or to go on with.
 type Task struct {
 	Plan *Plan
-	// Request is the call to make. Its Started hook is the engine's.
+	// Request is the call to make. Its Started and Chunk hooks are the engine's.
 	Request backend.Request
+	// Chunk is called for every data chunk of a streamed answer, in the order of
+	// its call, with the number of the attempt. It must not keep data, and is
+	// called by several goroutines when calls run at once. May be nil.
+	Chunk func(n int, data []byte)
 	// Trail is what earlier deliveries of the job did; it is not changed.
 	Trail []job.Attempt
 	// Deadline is when the job's time is up; zero means never.
@@ -66,6 +71,12 @@ type Outcome struct {
 // has passed or ctx is done. A call that runs then is ended, and what it failed
 // with counts as the end of the job's time, or as its cancellation.
 //
+// A failed call is repeated on the same backend first, where it has retries left
+// ([Config.Retries]) and the failure may pass with time, if the pause before it
+// fits into the hold. Retries count like all calls, and none is made for which a
+// backend would go unasked that was not called yet. Strategies that run calls at
+// once make none: the other backends are the retry.
+//
 // Waits that are handed back grow with the time the job has waited, from a
 // second to 15 s, so that a wave of jobs does not come back for every look at a
 // breaker that is being probed.
@@ -75,7 +86,7 @@ func (e *Engine) Run(ctx context.Context, t Task) Outcome {
 		ctx, cancel = context.WithDeadlineCause(ctx, t.Deadline, ErrBudget)
 		defer cancel()
 	}
-	r, err := newRun(e, &t)
+	r, err := newRun(e, &t, actual{})
 	if err != nil {
 		return Outcome{Err: &backend.Error{Class: backend.InvalidJob, Message: err.Error(), Cause: err}, Trail: t.Trail}
 	}
@@ -96,39 +107,50 @@ const (
 type run struct {
 	engine   *Engine
 	task     *Task
+	world    world
 	strategy Strategy
 	sit      Situation
-	trail    []job.Attempt
-	order    []int          // the strategy's word on the situation; nil when it was not asked yet
-	current  *job.Attempt   // the call under way; nil before it leaves
-	since    time.Time      // when the last call ended, or the job began to wait
-	paused   time.Duration  // in this slot, since the last call
-	calls    int            // calls that count against the attempt cap
-	cost     float64        // USD, of all calls
-	last     *backend.Error // of the last failed call of a model, or else of any
-	ended    time.Time      // when that call ended
-	spread   float64        // the jitter drawn for it
-	stopped  bool           // only backends that answer without a model are left
-	over     bool           // nobody is asked any more
+	move     *Move         // the strategy's word on the situation; nil when it was not asked yet
+	retry    int           // the position that is called again before another is; -1 for none
+	promised int           // the position that a pause was made for; -1 for none
+	running  int           // calls under way
+	round    int           // how many turns the first of them had before
+	since    time.Time     // when the last call ended, or the job began to wait
+	paused   time.Duration // in this slot, since the last call
+	cost     float64       // USD, of all calls
+	ended    time.Time     // when the last failed call ended
+	spread   float64       // the jitter drawn for it
+	streak   int           // calls in a row of the position that failed last
+	over     bool          // nobody can answer any more, not even without a model
+	stopped  bool          // no model is called any more
+	told     bool          // the trail says already how the job stopped
+	last     *backend.Error
+
+	mu    sync.Mutex // guards what calls that run at once share
+	trail []job.Attempt
+	n     int // the highest number of an entry
 }
 
-func newRun(e *Engine, t *Task) (*run, error) {
+func newRun(e *Engine, t *Task, w world) (*run, error) {
 	policy := &t.Plan.Policy
 	strategy, err := t.Plan.strategy(policy)
 	if err != nil {
-		return nil, &job.FieldError{Field: "policy", Reason: err.Error()}
+		return nil, &job.FieldError{Field: "policy.strategy", Reason: err.Error()}
 	}
-	r := &run{engine: e, task: t, strategy: strategy, since: time.Now()}
-	r.sit = Situation{Policy: policy, Chain: make([]Candidate, len(t.Plan.chain)), Position: -1}
+	r := &run{engine: e, task: t, world: w, strategy: strategy, since: w.now(), retry: -1, promised: -1}
+	r.sit = Situation{
+		Policy: policy, Job: t.Plan.job, Route: t.Plan.Route, Chain: make([]Candidate, len(t.Plan.chain)), Position: -1, Seed: seed(t.Request.JobID),
+	}
 	for i, b := range t.Plan.chain {
 		d, ok := b.(backend.Degrader)
-		r.sit.Chain[i] = Candidate{Name: b.Name(), Degraded: ok && d.Degraded()}
+		r.sit.Chain[i] = Candidate{Name: b.Name(), Degraded: ok && d.Degraded(), Mapped: i >= t.Plan.own}
 	}
+	r.recallFit()
 	r.replay(t.Trail)
 	return r, nil
 }
 
-// loop asks one backend after the other.
+// loop asks one backend after the other, or several at once.
 func (r *run) loop(ctx context.Context) Outcome {
 	for {
 		if err := r.interrupted(ctx); err != nil {
@@ -138,39 +160,68 @@ func (r *run) loop(ctx context.Context) Outcome {
 		switch {
 		case found.at < 0 && r.relieve():
 		case found.at < 0:
-			r.skip(found.refusing, job.NextStop)
+			r.skip(found.passed, job.NextStop)
 			return r.fail(r.last)
 		case found.pause <= 0:
-			r.skip(found.refusing, job.NextFallback)
-			resp, err := r.attempt(ctx, found.at)
-			if err == nil {
-				return Outcome{Response: resp, Backend: r.sit.Chain[found.at].Name, Trail: r.trail}
+			r.skip(found.passed, job.NextFallback)
+			won, final := r.ask(ctx, found.at)
+			if won != nil {
+				return Outcome{Response: won.resp, Backend: r.sit.Chain[won.at].Name, Trail: r.trail}
 			}
-			if final := r.settle(ctx, found.at, err); final != nil {
+			if final != nil {
 				return r.fail(final)
 			}
+		case found.queued:
+			r.skip(found.passed, job.NextWait)
+			return r.queue(found)
 		case r.beyond(found.pause):
-			r.skip(found.refusing, job.NextStop)
+			r.skip(found.passed, job.NextStop)
 			return r.fail(r.tooLate())
 		case r.paused+found.pause > r.engine.hold:
-			r.skip(found.refusing, job.NextWait)
+			r.skip(found.passed, job.NextWait)
 			return r.wait(found.pause)
 		default:
-			r.skip(found.refusing, job.NextWait)
-			if sleep(ctx, found.pause) {
+			r.skip(found.passed, job.NextWait)
+			if r.world.sleep(ctx, found.pause) {
 				r.paused += found.pause
-				r.prefer(found.at) // it was promised
+				r.promised = found.at
 			}
 		}
 	}
 }
 
+// ask calls position at, or lets it and others race. It returns the call that
+// won, or the failure with which the job ends; neither when it goes on.
+func (r *run) ask(ctx context.Context, at int) (won *call, final *backend.Error) {
+	r.promised = -1
+	if r.next().Fan > 1 && !r.sit.Chain[at].Degraded {
+		return r.volley(ctx, at)
+	}
+	c := &call{at: at, since: r.since}
+	r.attempt(ctx, c)
+	if c.err == nil {
+		r.succeed(c)
+		return c, nil
+	}
+	return nil, r.settle(ctx, c)
+}
+
+// next is the strategy's word on the situation.
+func (r *run) next() *Move {
+	if r.move == nil {
+		move := r.strategy.Next(&r.sit)
+		move.Order = r.inOrder(move.Order)
+		r.move = &move
+	}
+	return r.move
+}
+
 // interrupted tells whether the job's context is done, and as which class.
 func (r *run) interrupted(ctx context.Context) *backend.Error {
-	if ctx.Err() == nil {
+	cause := r.world.interrupted(ctx)
+	if cause == nil {
 		return nil
 	}
-	cause := context.Cause(ctx)
 	if errors.Is(cause, ErrBudget) {
 		return &backend.Error{Class: backend.Expired, Message: "the job's time is up", Cause: cause}
 	}
@@ -179,7 +230,7 @@ func (r *run) interrupted(ctx context.Context) *backend.Error {
 
 // beyond reports whether a pause would leave nothing of the job's time.
 func (r *run) beyond(pause time.Duration) bool {
-	return !r.task.Deadline.IsZero() && !time.Now().Add(pause).Before(r.task.Deadline)
+	return !r.task.Deadline.IsZero() && !r.world.now().Add(pause).Before(r.task.Deadline)
 }
 
 // tooLate is the failure of a job whose next call would come after its end.
@@ -189,13 +240,14 @@ func (r *run) tooLate() *backend.Error {
 
 // settle records the failure of a call and decides what follows. It returns the
 // failure with which the job ends, nil when it goes on.
-func (r *run) settle(ctx context.Context, i int, err *backend.Error) *backend.Error {
-	if r.current == nil { // refused between the look and the call, or never left
+func (r *run) settle(ctx context.Context, c *call) *backend.Error {
+	err := c.err
+	if c.entry == nil { // refused between the look and the call, or never left
 		closed := refusalPause
 		if err.RetryAfter > 0 {
 			closed = max(err.RetryAfter, time.Millisecond)
 		}
-		r.sit.Chain[i].closed = time.Now().Add(closed)
+		r.sit.Chain[c.at].closed = r.world.now().Add(closed)
 		return nil
 	}
 	if err.CostUSD != nil {
@@ -204,12 +256,18 @@ func (r *run) settle(ctx context.Context, i int, err *backend.Error) *backend.Er
 	if end := r.interrupted(ctx); end != nil { // whatever the call made of it
 		cut := *err
 		cut.Class, cut.Message = end.Class, end.Message
-		r.close(&cut, job.NextStop)
+		r.close(c, &cut, job.NextStop)
 		return end
 	}
-	r.note(i, err, r.current.StartedAt, time.Now())
-	next, end := r.next(i)
-	r.close(err, next)
+	r.since, r.paused = c.ended, 0 // what follows is told by the same clock that it goes by
+	r.learn(c)
+	r.note(c.at, err, c.entry.StartedAt, c.ended)
+	if r.running > 0 {
+		r.close(c, err, job.NextFallback)
+		return nil
+	}
+	next, end := r.follow(c.at)
+	r.close(c, err, next)
 	return end
 }
 
@@ -217,12 +275,13 @@ func (r *run) settle(ctx context.Context, i int, err *backend.Error) *backend.Er
 // that is no longer in the chain. What a degraded backend failed with changes
 // nothing but that it was asked.
 func (r *run) note(i int, err *backend.Error, started, ended time.Time) {
-	r.order = nil
+	again := i >= 0 && i == r.sit.Position && r.task.Plan.retries[i] > 0 && r.next().Fan <= 1
+	r.move = nil
 	var c *Candidate
 	if i >= 0 {
 		c = &r.sit.Chain[i]
 		c.Tries++
-		c.skipped = false
+		c.skipped = ""
 	}
 	if c != nil && c.Degraded {
 		if r.last == nil {
@@ -230,30 +289,68 @@ func (r *run) note(i int, err *backend.Error, started, ended time.Time) {
 		}
 		return
 	}
-	r.last, r.ended, r.spread = err, ended, r.sit.Policy.spread(r.task.Request.JobID, started)
-	r.sit.Class, r.sit.Status, r.sit.Position = err.Class, err.Status, i
-	r.calls++
+	r.retry = -1
+	r.last, r.ended, r.spread = err, ended, r.sit.Policy.spread(r.sit.Seed, started)
+	r.sit.Failure, r.sit.Position = err, i
+	r.sit.Calls++
 	r.over = r.over || ends(err.Class)
-	r.stopped = r.stopped || !r.sit.Policy.goesOn(err.Class, err.Status)
 	if c == nil {
+		r.stopped = r.stopped || !r.goesOn()
 		return
+	}
+	r.count(c, again)
+	if isUnfit(err.Class) {
+		c.unfit = &backend.Error{Class: err.Class, Message: "it cannot take this request, as it said before"}
+	}
+	if r.retries(i, err) {
+		r.retry = i
+	} else {
+		r.stopped = r.stopped || !r.goesOn()
 	}
 	c.hinted = err.RetryAfter > 0
 	c.notBefore = ended.Add(err.RetryAfter)
 	if !c.hinted {
-		c.notBefore = ended.Add(r.sit.Policy.delay(c.Tries, r.sit.Policy.leastSpread()))
+		c.notBefore = ended.Add(r.sit.Policy.delay(r.turn(i), r.sit.Policy.leastSpread()))
 	}
 }
 
-// next decides what follows the failed call of position i, and returns the
+// count counts one more call of c; again tells that it was called before this
+// one too, so that it may have been a retry.
+func (r *run) count(c *Candidate, again bool) {
+	retries := r.task.Plan.retries[r.sit.Position]
+	if again && r.streak <= retries {
+		r.streak++
+		return
+	}
+	r.streak = 1
+	c.Rounds++
+}
+
+// goesOn reports whether another backend is asked after the last failure.
+func (r *run) goesOn() bool {
+	class := r.sit.Failure.Class
+	if !r.sit.Policy.Enabled || ends(class) {
+		return false
+	}
+	if judge, ok := r.strategy.(Judge); ok {
+		return judge.GoesOn(&r.sit)
+	}
+	return r.sit.Policy.goesOn(class, r.sit.Failure.Status)
+}
+
+// follow decides what follows the failed call of position i, and returns the
 // failure with which the job ends where it does.
-func (r *run) next(i int) (job.Next, *backend.Error) {
+func (r *run) follow(i int) (job.Next, *backend.Error) {
 	relieved := r.relieve()
 	found := r.look()
 	switch {
 	case found.at < 0:
+		r.told = true
 		return job.NextStop, r.last
+	case found.queued:
+		return job.NextWait, nil
 	case r.beyond(found.pause):
+		r.told = true
 		return job.NextStop, r.tooLate()
 	case relieved && found.pause > 0, found.pause > r.engine.hold:
 		return job.NextWait, nil
@@ -269,29 +366,33 @@ func (r *run) fail(err *backend.Error) Outcome {
 	if err == nil { // a chain without anybody to ask
 		err = &backend.Error{Class: backend.CircuitOpen, Message: "no backend of the chain can be called"}
 	}
-	first, last := failures(r.trail)
+	first, last := failures(r.happened())
 	return Outcome{Err: err, Trail: r.trail, First: first, Last: last}
 }
 
 // wait hands the job back, for at least as long as it has waited already.
 func (r *run) wait(pause time.Duration) Outcome {
-	least := min(max(time.Since(r.since), minWait), maxWait)
+	least := min(max(r.world.now().Sub(r.since), minWait), maxWait)
 	if !r.task.Deadline.IsZero() {
-		least = min(least, time.Until(r.task.Deadline)/2)
+		least = min(least, r.task.Deadline.Sub(r.world.now())/2)
 	}
-	first, last := failures(r.trail)
-	w := &Wait{Until: time.Now().Add(max(pause, least)), Why: "no backend of the chain can be called now"}
-	return Outcome{Wait: w, Trail: r.trail, First: first, Last: last}
+	return r.handBack(max(pause, least), "no backend of the chain can be called now")
 }
 
-// sleep pauses for d; it reports false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
+// queue hands the job back until its turn within the limits of a backend comes.
+func (r *run) queue(found look) Outcome {
+	pause := found.pause
+	if limited, ok := r.task.Plan.chain[found.at].(backend.Limited); ok {
+		pause = limited.Defer(&r.task.Request)
 	}
+	if !r.task.Deadline.IsZero() {
+		pause = min(pause, r.task.Deadline.Sub(r.world.now())/2)
+	}
+	return r.handBack(pause, "the limits of "+r.sit.Chain[found.at].Name+" leave no room now")
+}
+
+func (r *run) handBack(pause time.Duration, why string) Outcome {
+	first, last := failures(r.happened())
+	w := &Wait{Until: r.world.now().Add(pause), Why: why}
+	return Outcome{Wait: w, Trail: r.trail, First: first, Last: last}
 }

@@ -64,7 +64,7 @@ func TestWhatAStrategySaysIsDone(t *testing.T) {
 		{
 			"an empty order stops the models, and the rules engine is asked",
 			func(s *fallback.Situation) []int {
-				if s.Class != "" {
+				if s.Class() != "" {
 					return nil
 				}
 				return []int{0}
@@ -76,7 +76,7 @@ func TestWhatAStrategySaysIsDone(t *testing.T) {
 		},
 		{
 			"an empty order without a rules engine stops the job",
-			func(s *fallback.Situation) []int { return []int{0}[:1-min(len(s.Class), 1)] },
+			func(s *fallback.Situation) []int { return []int{0}[:1-min(len(s.Class()), 1)] },
 			chain(model("a", boom), model("b")),
 			[]string{"a@0s"},
 			[]string{"a server_error stop"},
@@ -143,8 +143,10 @@ func TestAStrategyKnowsTheSituation(t *testing.T) {
 			{backend.ServerError, 500, 1, [3]int{1, 2, 1}},
 		} {
 			s := seen[i]
-			require.Equal(t, want.class, s.Class)
-			require.Equal(t, want.status, s.Status)
+			require.Equal(t, want.class, s.Class())
+			if want.class != "" {
+				require.Equal(t, want.status, s.Failure.Status)
+			}
 			require.Equal(t, want.position, s.Position)
 			require.Same(t, &st.plan.Policy, s.Policy)
 			for j, c := range s.Chain {
@@ -191,7 +193,7 @@ func TestAStrategyThatCannotBeMadeFailsTheJobAndKeepsItsTrail(t *testing.T) {
 	trail := []job.Attempt{{N: 1, Backend: "a", Outcome: job.OutcomeUnknown}}
 	out := e.Run(t.Context(), fallback.Task{Plan: plan, Trail: trail, Observer: nobody{}})
 	require.Equal(t, "!invalid_job", end(out))
-	require.Equal(t, "policy: no more", out.Err.Message)
+	require.Equal(t, "policy.strategy: no more", out.Err.Message)
 	require.Equal(t, trail, out.Trail)
 }
 

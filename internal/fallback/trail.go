@@ -1,8 +1,7 @@
 package fallback
 
 import (
-	"context"
-	"fmt"
+	"cmp"
 	"slices"
 	"time"
 
@@ -16,87 +15,50 @@ import (
 // the gap. What is left still tells that the attempts are used up.
 const maxTrail = 200
 
-// attempt calls position i once. The error is nil or the failure; r.current is
-// nil afterwards unless the call left.
-func (r *run) attempt(ctx context.Context, i int) (*backend.Response, *backend.Error) {
-	name := r.sit.Chain[i].Name
-	req := r.task.Request
-	r.current = nil
-	req.Started = func(model string) {
-		if r.current != nil {
-			return
-		}
-		r.current = &job.Attempt{
-			N: r.nextN(), Backend: name, Model: model, StartedAt: time.Now(),
-			WaitMS: max(time.Since(r.since), 0).Milliseconds(),
-		}
-		r.paused = 0
-		r.task.Observer.Started(*r.current)
-	}
-	resp, err := r.task.Plan.chain[i].Complete(ctx, &req)
-	if err != nil {
-		failure := backend.AsError(err, name)
-		if failure.Class != backend.CircuitOpen && ctx.Err() == nil {
-			req.Started(failure.Model) // it failed before it left: that must not be for nothing
-		}
-		return nil, failure
-	}
-	req.Started(resp.Model) // an answer without a call, from a cache say
-	a := r.current
-	a.Outcome, a.Status = job.OutcomeSucceeded, resp.Status
-	if resp.Model != "" {
-		a.Model = resp.Model
-	}
-	spent(a, resp.Usage, resp.CostUSD, resp.FirstToken)
-	r.ending(a)
-	return resp, nil
-}
-
-// close finishes the entry of a failed call.
-func (r *run) close(err *backend.Error, next job.Next) {
-	a := r.current
-	class, message := string(err.Class), err.Message
-	a.Outcome, a.Status, a.Class, a.Error, a.Next = job.OutcomeFailed, err.Status, &class, &message, &next
-	if err.RetryAfter > 0 {
-		a.RetryAfterMS = new((err.RetryAfter + time.Millisecond - 1).Milliseconds())
-	}
-	spent(a, err.Usage, err.CostUSD, err.FirstToken)
-	r.ending(a)
-}
-
-// ending records the entry of a call that has just ended.
-func (r *run) ending(a *job.Attempt) {
-	r.since = time.Now()
-	a.DurationMS = r.since.Sub(a.StartedAt).Milliseconds()
-	r.record(*a)
-}
-
-// skip records every candidate that is passed over because it refuses calls,
-// once until it is called. Nothing follows the failure with which a job stopped.
-func (r *run) skip(refusing []refusal, next job.Next) {
-	if n := len(r.trail); next == job.NextStop && n > 0 && counts(r.trail[n-1]) && stops(r.trail[n-1]) {
+// skip records the candidates that are passed over, each once until it is called
+// or the reason changes. Nothing follows the failure with which a job stopped.
+func (r *run) skip(over []passed, next job.Next) {
+	if next == job.NextStop && r.told {
 		return
 	}
-	for _, refused := range refusing {
-		c := &r.sit.Chain[refused.at]
-		if c.skipped {
+	for _, p := range over {
+		c := &r.sit.Chain[p.at]
+		if c.skipped == p.class {
 			continue
 		}
-		c.skipped = true
-		class := string(backend.CircuitOpen)
-		message := fmt.Sprintf("the breaker is open for %s", refused.closed.Round(time.Millisecond))
-		r.record(job.Attempt{
-			N: r.nextN(), Backend: c.Name, Outcome: job.OutcomeSkipped, Class: &class, Error: &message,
-			StartedAt: time.Now(), RetryAfterMS: new(refused.closed.Milliseconds()), Next: &next,
-		})
+		c.skipped = p.class
+		class := string(p.class)
+		a := job.Attempt{
+			N: r.number(), Backend: c.Name, Outcome: job.OutcomeSkipped, Class: &class, Error: &p.why,
+			StartedAt: r.world.now(), Next: &next,
+		}
+		if p.pause > 0 {
+			a.RetryAfterMS = new(p.pause.Milliseconds())
+		}
+		r.record(a)
 	}
 }
 
-// record adds an entry to the trail and tells the observer.
+// number numbers the next entry.
+func (r *run) number() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.n++
+	return r.n
+}
+
+// record adds an entry to the trail, which is in the order of the numbers, and
+// tells the observer.
 func (r *run) record(a job.Attempt) {
-	r.trail = append(r.trail, a)
-	for len(r.trail) > max(maxTrail, r.task.Plan.maxAttempts()) {
-		drop := 1 + slices.IndexFunc(r.trail[1:], func(a job.Attempt) bool { return !counts(a) })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	at := len(r.trail)
+	for at > 0 && r.trail[at-1].N > a.N { // of calls that ran at once
+		at--
+	}
+	r.trail = slices.Insert(r.trail, at, a)
+	for len(r.trail) > max(maxTrail, r.task.Plan.MaxAttempts()) {
+		drop := 1 + slices.IndexFunc(r.trail[1:], func(a job.Attempt) bool { return !counts(a) && a.Outcome != job.OutcomeSucceeded })
 		if drop == 0 || drop == len(r.trail)-1 {
 			drop = len(r.trail) / 2
 		}
@@ -116,22 +78,15 @@ func counts(a job.Attempt) bool {
 // stops reports whether the job ended with an entry, or its worker did.
 func stops(a job.Attempt) bool { return a.Next == nil || *a.Next == job.NextStop }
 
-// nextN numbers the next entry.
-func (r *run) nextN() int {
-	n := 0
-	for _, a := range r.trail {
-		n = max(n, a.N)
-	}
-	return n + 1
-}
-
 // replay brings the run to where earlier deliveries left the job.
 func (r *run) replay(trail []job.Attempt) {
 	r.trail = slices.Clone(trail)
-	for _, a := range r.trail {
+	told := r.happened()
+	for _, a := range told {
+		r.n = max(r.n, a.N)
 		i := slices.IndexFunc(r.sit.Chain, func(c Candidate) bool { return c.Name == a.Backend })
-		if i >= 0 {
-			r.sit.Chain[i].skipped = a.Outcome == job.OutcomeSkipped
+		if i >= 0 && a.Outcome == job.OutcomeSkipped && a.Class != nil {
+			r.sit.Chain[i].skipped = backend.Class(*a.Class)
 		}
 		if a.CostUSD != nil {
 			r.cost += *a.CostUSD
@@ -140,7 +95,10 @@ func (r *run) replay(trail []job.Attempt) {
 			r.replayFailure(i, a)
 		}
 	}
-	for _, a := range slices.Backward(r.trail) {
+	if n := len(told); n > 0 {
+		r.told = counts(told[n-1]) && stops(told[n-1])
+	}
+	for _, a := range slices.Backward(told) {
 		if a.Next == nil || *a.Next != job.NextWait {
 			break
 		}
@@ -151,9 +109,35 @@ func (r *run) replay(trail []job.Attempt) {
 	}
 }
 
+// happened returns the trail in the order in which it came about. That is the
+// order of the numbers but for calls that ran at once: they are numbered as they
+// left, and of those that ended together the last is the one that tells what the
+// job did then.
+func (r *run) happened() []job.Attempt {
+	if r.next().Fan <= 1 {
+		return r.trail
+	}
+	told := slices.Clone(r.trail)
+	slices.SortStableFunc(told, func(a, b job.Attempt) int {
+		if order := ended(a).Truncate(time.Millisecond).Compare(ended(b).Truncate(time.Millisecond)); order != 0 {
+			return order
+		}
+		return cmp.Compare(waits(a), waits(b))
+	})
+	return told
+}
+
+// waits is 1 for an entry after which the job did not go on at once.
+func waits(a job.Attempt) int {
+	if a.Next != nil && *a.Next != job.NextFallback {
+		return 1
+	}
+	return 0
+}
+
 // replayFailure takes one failed call into account.
 func (r *run) replayFailure(i int, a job.Attempt) {
-	err := &backend.Error{Backend: a.Backend, Status: a.Status, Model: a.Model}
+	err := &backend.Error{Backend: a.Backend, Status: a.Status, Model: a.Model, Code: a.Code, Type: a.Type}
 	if a.Class != nil {
 		err.Class = backend.Class(*a.Class)
 	}
@@ -164,25 +148,14 @@ func (r *run) replayFailure(i int, a job.Attempt) {
 		err.RetryAfter = time.Duration(*a.RetryAfterMS) * time.Millisecond
 	}
 	r.note(i, err, a.StartedAt, ended(a))
-	if limit := r.task.Plan.maxAttempts(); a.Next != nil && *a.Next == job.NextWait && r.calls >= limit {
-		r.calls = limit - 1 // see relieve: only an outage makes an exhausted job wait
+	if limit := r.task.Plan.MaxAttempts(); a.Next != nil && *a.Next == job.NextWait && r.sit.Calls >= limit {
+		r.sit.Calls = limit - 1 // see relieve: only an outage makes an exhausted job wait
 	}
 }
 
 // ended is when the call of an entry ended.
 func ended(a job.Attempt) time.Time {
 	return a.StartedAt.Add(time.Duration(a.DurationMS) * time.Millisecond)
-}
-
-// spent notes what a call consumed.
-func spent(a *job.Attempt, usage *job.Usage, cost *float64, firstToken time.Duration) {
-	if usage != nil {
-		a.InputTokens, a.OutputTokens = new(usage.InputTokens), new(usage.OutputTokens)
-	}
-	a.CostUSD = cost
-	if firstToken > 0 {
-		a.FirstTokenMS = new(firstToken.Milliseconds())
-	}
 }
 
 // failures returns the first and the last failed call of a trail, cancelled ones

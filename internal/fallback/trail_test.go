@@ -130,6 +130,26 @@ func TestATrailIsTakenUp(t *testing.T) {
 	}
 }
 
+// TestTheWaitOfAJobCountsFromItsFirstSkip pins that a job that waits for one thing
+// after the other is not taken for one that has just begun to.
+func TestTheWaitOfAJobCountsFromItsFirstSkip(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		skip := func(n int, name string, ago time.Duration) job.Attempt {
+			a := failed(n, name, backend.CircuitOpen, job.NextWait)
+			a.Outcome, a.StartedAt = job.OutcomeSkipped, time.Now().Add(-ago)
+			return a
+		}
+		st := newStage(t, shape{backends: chain(shut("a", 3*second), shut("b", 3*second))})
+		trail := []job.Attempt{skip(1, "a", 12*second), skip(2, "b", 5*second)}
+		out := st.once(t.Context(), trail, time.Time{})
+		require.Equal(t, 12*second, time.Until(out.Wait.Until))
+		time.Sleep(12 * second)
+		out = st.once(t.Context(), roundTrip(t, out.Trail), time.Time{})
+		require.Equal(t, int64(24_000), out.Trail[2].WaitMS)
+	})
+}
+
 func TestTheFirstAndTheLastFailureOfAJob(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

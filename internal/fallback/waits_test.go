@@ -96,9 +96,9 @@ func TestABackendThatRefusesCallsIsSkippedAndWaitedFor(t *testing.T) {
 		},
 		{
 			name:     "a failure before the call leaves costs an attempt all the same",
-			backends: chain(model("a", step{class: backend.TooLarge, early: true})),
-			trail:    []string{"a too_large retry", "a too_large retry", "a too_large stop"},
-			end:      "!too_large a", at: 3 * second,
+			backends: chain(model("a", step{class: backend.BadResponse, early: true})),
+			trail:    []string{"a bad_response retry", "a bad_response retry", "a bad_response stop"},
+			end:      "!bad_response a", at: 3 * second,
 		},
 		{
 			name:     "circuit_open after the call left is a failure that stops the chain",
