@@ -8,19 +8,23 @@ import (
 	"understudy/internal/backend/openai"
 	"understudy/internal/backend/rules"
 	"understudy/internal/breaker"
+	"understudy/internal/limit"
 )
 
-// backends are the configured backends, each behind its breaker.
+// backends are the configured backends, each behind its limits and its breaker:
+//
+//	engine -> limiter (waits for its turn) -> breaker (admits, or refuses) -> client
 type backends struct {
 	names   []string
-	guarded []backend.Backend
+	outer   []backend.Backend
 	guards  []*breaker.Guard
 	clients []*openai.Client
+	retries map[string]int
 }
 
 // newBackends builds the backends in order, or returns every problem joined.
 func newBackends(cfgs []Backend, onChange func(breaker.Change)) (*backends, error) {
-	b := new(backends)
+	b := &backends{retries: make(map[string]int)}
 	var errs []error
 	for _, cfg := range cfgs {
 		if err := b.add(cfg, onChange); err != nil {
@@ -37,7 +41,7 @@ func (b *backends) add(cfg Backend, onChange func(breaker.Change)) error {
 			return err
 		}
 		b.names = append(b.names, cfg.Name)
-		b.guarded = append(b.guarded, rules.New(cfg.Name, set))
+		b.outer = append(b.outer, rules.New(cfg.Name, set))
 		return nil
 	}
 	cfg.OpenAI.Name, cfg.OpenAI.Kind = cfg.Name, cfg.Kind
@@ -50,10 +54,16 @@ func (b *backends) add(cfg Backend, onChange func(breaker.Change)) error {
 		client.Close()
 		return err
 	}
+	limiter, err := limit.New(guard, limit.Config{Concurrency: cfg.Concurrency, RPM: cfg.RPM, TPM: cfg.TPM})
+	if err != nil {
+		client.Close()
+		return err
+	}
 	b.names = append(b.names, cfg.Name)
 	b.clients = append(b.clients, client)
 	b.guards = append(b.guards, guard)
-	b.guarded = append(b.guarded, guard)
+	b.outer = append(b.outer, limiter)
+	b.retries[cfg.Name] = cfg.Retries
 	return nil
 }
 

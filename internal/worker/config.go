@@ -88,4 +88,13 @@ type Backend struct {
 	RulesFile string
 	// Breaker is the backend's circuit breaker. A backend of [KindRules] has none.
 	Breaker breaker.Config
+	// Concurrency is how many calls of the backend this worker makes at once; 0
+	// means no limit. [openai.Config.Concurrency] limits no calls.
+	Concurrency int
+	// RPM and TPM are how many calls and tokens a minute this worker sends to the
+	// backend; 0 means no limit. A backend of [KindRules] has no limits.
+	RPM, TPM int64
+	// Retries is how often the backend is called again after a failure that may
+	// pass, before the next one of the chain is; 0 means not at all.
+	Retries int
 }

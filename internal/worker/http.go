@@ -94,9 +94,13 @@ func writeHealth(rw http.ResponseWriter, r readiness) {
 func (w *Worker) watch(ctx context.Context) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
+	coldStarts := make(map[string]uint64)
 	for {
 		for _, g := range w.backends.guards {
 			w.metrics.breakerIs(g.Name(), g.State())
+		}
+		for _, c := range w.backends.clients {
+			coldStarts[c.Name()] = w.metrics.latencyIs(c.Name(), c.Latency(), coldStarts[c.Name()])
 		}
 		for _, q := range w.cfg.Queues {
 			w.measure(ctx, q.Name)

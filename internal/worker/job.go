@@ -53,7 +53,6 @@ type task struct {
 	id        string   // as in subjects and results
 	job       *job.Job // see understand
 	malformed error    // why the job was refused
-	attempt   int      // the number of the call under way
 	plan      *fallback.Plan
 	route     string
 	redrives  int
@@ -75,7 +74,11 @@ func (w *Worker) handle(ctx context.Context, d *queue.Delivery) {
 	defer w.metrics.inFlight.Dec()
 	defer func() {
 		if p := recover(); p != nil {
-			t.log.ErrorContext(ctx, "job panicked; it is handed out again", "stack", string(debug.Stack()))
+			stack := debug.Stack()
+			if of, ok := p.(*fallback.Panic); ok {
+				stack = of.Stack
+			}
+			t.log.ErrorContext(ctx, "job panicked; it is handed out again", "stack", string(stack))
 			t.drop(ctx, panicDelay)
 		}
 	}()
@@ -243,10 +246,8 @@ func (t *task) call(ctx context.Context) {
 	for {
 		out := t.w.engine.Run(ctx, fallback.Task{
 			Plan: t.plan, Trail: t.trail, Deadline: deadline, Observer: observer{t},
-			Request: backend.Request{
-				JobID: t.id, URL: t.job.URL, Body: t.job.Body, Model: t.job.Model, Stream: t.job.Stream,
-				Chunk: t.chunks(),
-			},
+			Request: backend.Request{JobID: t.id, URL: t.job.URL, Body: t.job.Body, Model: t.job.Model, Stream: t.job.Stream},
+			Chunk:   t.chunks(),
 		})
 		t.trail = out.Trail
 		switch {
@@ -272,11 +273,11 @@ func (t *task) call(ctx context.Context) {
 }
 
 // chunks relays a streamed answer to whoever listens; nil when not asked for.
-func (t *task) chunks() func([]byte) {
+func (t *task) chunks() func(int, []byte) {
 	if !t.job.Stream {
 		return nil
 	}
-	return func(data []byte) { t.w.relay(t, data) }
+	return t.relay
 }
 
 // hand gives the job back until a moment, with its trail. It reports whether

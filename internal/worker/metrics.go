@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"understudy/internal/backend"
+	"understudy/internal/backend/openai"
 	"understudy/internal/breaker"
 	"understudy/internal/job"
 )
@@ -19,6 +20,10 @@ type metrics struct {
 	tokens       *prometheus.HistogramVec // gen_ai_*
 	firstToken   *prometheus.HistogramVec // backend
 	cost         *prometheus.CounterVec   // backend
+	latency      *prometheus.GaugeVec     // backend, quantile
+	coldStarts   *prometheus.CounterVec   // backend
+	skips        *prometheus.CounterVec   // backend, reason
+	wait         *prometheus.HistogramVec // backend
 	jobs         *prometheus.CounterVec   // queue, route, status
 	jobDuration  *prometheus.HistogramVec // queue, route
 	inFlight     prometheus.Gauge
@@ -67,6 +72,18 @@ func newMetrics(reg prometheus.Registerer, labels metricLabels, dropped func() f
 		cost: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "understudy_cost_usd_total", Help: "What calls cost, where that is known, in US dollars.",
 		}, []string{"backend"}),
+		latency: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "understudy_backend_latency_seconds", Help: "Time of the latest calls of a backend, cold starts left out; timeouts with the time they took.",
+		}, []string{"backend", "quantile"}),
+		coldStarts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "understudy_cold_starts_total", Help: "Calls that waited for a model that was not ready.",
+		}, []string{"backend"}),
+		skips: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "understudy_skips_total", Help: "Times that a job passed over a backend without a call, by reason.",
+		}, []string{"backend", "reason"}),
+		wait: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "understudy_attempt_wait_seconds", Help: "Time that a call waited before it left: for its turn, a pause, a breaker.", Buckets: latencyBuckets(),
+		}, []string{"backend"}),
 		jobs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "understudy_jobs_total", Help: "Jobs that ended on this worker, by status.",
 		}, []string{"queue", "route", "status"}),
@@ -101,7 +118,7 @@ func newMetrics(reg prometheus.Registerer, labels metricLabels, dropped func() f
 			Name: "understudy_waits_total", Help: "Jobs handed back to wait because no backend could be called.",
 		}),
 	}
-	reg.MustRegister(m.requests, m.duration, m.operation, m.tokens, m.firstToken, m.cost, m.jobs, m.jobDuration,
+	reg.MustRegister(m.requests, m.duration, m.operation, m.tokens, m.firstToken, m.cost, m.latency, m.coldStarts, m.skips, m.wait, m.jobs, m.jobDuration,
 		m.inFlight, m.slots, m.depth, m.age, m.breaker, m.deadLetters, m.redeliveries, m.unknown, m.waits,
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "understudy_events_dropped_total", Help: "Events that could not be sent or stored.",
@@ -117,6 +134,11 @@ func (m *metrics) createSeries(labels metricLabels) {
 		m.requests.WithLabelValues(b, string(job.Succeeded))
 		m.duration.WithLabelValues(b)
 		m.cost.WithLabelValues(b)
+		m.coldStarts.WithLabelValues(b)
+		m.wait.WithLabelValues(b)
+		for _, c := range []backend.Class{backend.CircuitOpen, backend.RateLimit, backend.ContextLength, backend.TooLarge, backend.Unsupported, backend.ModelNotFound} {
+			m.skips.WithLabelValues(b, string(c))
+		}
 		for _, c := range backend.Classes() {
 			m.requests.WithLabelValues(b, string(c))
 		}
@@ -145,6 +167,25 @@ func (m *metrics) breakerIs(name string, state breaker.State) {
 	}
 }
 
+// latencyIs sets the gauges of a backend's latency, and counts its cold starts
+// beyond those that were counted, which it returns.
+func (m *metrics) latencyIs(name string, l openai.Latency, counted uint64) uint64 {
+	m.coldStarts.WithLabelValues(name).Add(float64(l.ColdStarts - counted))
+	if l.Samples > 0 {
+		m.latency.WithLabelValues(name, "0.5").Set(l.P50.Seconds())
+		m.latency.WithLabelValues(name, "0.95").Set(l.P95.Seconds())
+		m.latency.WithLabelValues(name, "0.99").Set(l.P99.Seconds())
+	}
+	return l.ColdStarts
+}
+
+// skipped counts a backend that was passed over.
+func (m *metrics) skipped(a *job.Attempt) {
+	if a.Class != nil {
+		m.skips.WithLabelValues(a.Backend, *a.Class).Inc()
+	}
+}
+
 // attempt counts one finished call.
 func (m *metrics) attempt(a *job.Attempt, operation string) {
 	status, errorType := string(job.Succeeded), ""
@@ -154,6 +195,7 @@ func (m *metrics) attempt(a *job.Attempt, operation string) {
 	seconds := (time.Duration(a.DurationMS) * time.Millisecond).Seconds()
 	m.requests.WithLabelValues(a.Backend, status).Inc()
 	m.duration.WithLabelValues(a.Backend).Observe(seconds)
+	m.wait.WithLabelValues(a.Backend).Observe(float64(a.WaitMS) / 1000)
 	m.operation.WithLabelValues(operation, a.Backend, errorType).Observe(seconds)
 	if a.InputTokens != nil {
 		m.tokens.WithLabelValues(a.Backend, "input").Observe(float64(*a.InputTokens))

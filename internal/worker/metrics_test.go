@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"understudy/internal/backend/openai"
 	"understudy/internal/breaker"
 	"understudy/internal/job"
 )
@@ -22,6 +23,7 @@ func TestTheDocumentNamesEveryMetricAndItsLabels(t *testing.T) {
 	class := "timeout"
 	m.attempt(&job.Attempt{Backend: "b", Class: &class, InputTokens: new(int64), FirstTokenMS: new(int64)}, "chat")
 	m.jobDuration.WithLabelValues("q", "r").Observe(1)
+	m.latencyIs("b", openai.Latency{Percentiles: openai.Percentiles{Samples: 1}}, 0)
 	m.deadLetters.WithLabelValues("q", "timeout").Inc()
 	families, err := reg.Gather()
 	require.NoError(t, err)

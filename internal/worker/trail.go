@@ -18,7 +18,6 @@ type observer struct{ t *task }
 
 // Started implements fallback.Observer.
 func (o observer) Started(a job.Attempt) {
-	o.t.attempt = a.N
 	o.t.emit(job.EventAttemptStarted, a)
 }
 
@@ -32,6 +31,7 @@ func (o observer) Ended(a job.Attempt) {
 		log.Debug("attempt succeeded", "duration_ms", a.DurationMS)
 	case job.OutcomeSkipped:
 		t.emit(job.EventAttemptSkipped, a)
+		t.w.metrics.skipped(&a)
 		log.Debug("backend skipped", "class", a.Class, "next", a.Next)
 		return
 	case job.OutcomeFailed:
@@ -119,12 +119,19 @@ func (t *task) completed(r *job.Result) {
 	t.emit(job.EventCompleted, c)
 }
 
-// relay sends one chunk of a streamed answer to whoever listens.
-func (w *Worker) relay(t *task, data []byte) {
-	msg := nats.NewMsg(w.subjects.Chunks(t.d.Queue, t.id))
-	msg.Header.Set(job.HeaderAttempt, strconv.Itoa(t.attempt))
-	msg.Data = data // copied into the connection's buffer before PublishMsg returns
-	if err := w.nc.PublishMsg(msg); err != nil {
-		t.log.Debug("chunk could not be relayed", "err", err)
+// relay sends one chunk of a streamed answer to whoever listens: on the job's
+// subject for chunks, and to its reader of events. Calls that run at once do so
+// at once; the attempt's number tells their chunks apart.
+func (t *task) relay(attempt int, data []byte) {
+	for _, subject := range []string{t.w.subjects.Chunks(t.d.Queue, t.id), t.eventsTo()} {
+		if subject == "" {
+			continue
+		}
+		msg := nats.NewMsg(subject)
+		msg.Header.Set(job.HeaderAttempt, strconv.Itoa(attempt))
+		msg.Data = data // copied into the connection's buffer before PublishMsg returns
+		if err := t.w.nc.PublishMsg(msg); err != nil {
+			t.log.Debug("chunk could not be relayed", "err", err)
+		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"understudy/internal/backend/openai"
 	"understudy/internal/breaker"
 	"understudy/internal/fallback"
 	"understudy/internal/job"
@@ -79,7 +80,9 @@ func New(cfg Config, logger *slog.Logger, reg *prometheus.Registry) (*Worker, er
 	w.decoder = job.NewDecoder(w.subjects, cfg.ReplyAllow)
 	if w.backends, err = newBackends(cfg.Backends, w.breakerChanged); err != nil {
 		errs = append(errs, err)
-	} else if w.engine, err = fallback.New(fallback.Config{Backends: w.backends.guarded, Routes: cfg.Routes}); err != nil {
+	} else if w.engine, err = fallback.New(fallback.Config{
+		Backends: w.backends.outer, Retries: w.backends.retries, Routes: cfg.Routes, Accept: openai.NewSchemaChecker().Check,
+	}); err != nil {
 		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {

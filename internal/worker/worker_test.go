@@ -596,22 +596,61 @@ func TestAResultThatIsTooBigSaysSo(t *testing.T) {
 	require.NotNil(t, b.letter("big"))
 }
 
+// TestAStreamedJobIsRelayedAndAssembled pins that a reader of the chunks can tell
+// where a fallback starts the answer anew.
 func TestAStreamedJobIsRelayedAndAssembled(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
-	p := llmtest.New(t, llmtest.Always(llmtest.Answer("one two three")))
-	b.start(b.config(model("vllm", p)))
+	dying := llmtest.New(t, llmtest.Always(llmtest.Reply{Text: "one two three four", Stream: llmtest.Stream{After: 2, End: llmtest.EndCut}}))
+	sound := llmtest.New(t, llmtest.Always(llmtest.Answer("five six")))
+	b.start(b.config(model("dying", dying), model("sound", sound)))
 	chunks, err := b.nc.SubscribeSync(b.subjects.Chunks("default", "s"))
 	require.NoError(t, err)
+	copies, err := b.nc.SubscribeSync("_INBOX.copies")
+	require.NoError(t, err)
 	require.NoError(t, b.nc.Flush())
-	b.publish("s", []byte(`{"body":{"messages":[{"role":"user","content":"x"}],"stream":true}}`))
+	b.publish("s", []byte(`{"events_to":"_INBOX.copies","body":{"messages":[{"role":"user","content":"x"}],"stream":true}}`))
 	r := b.result("s")
 	require.Equal(t, job.Succeeded, r.Status)
-	require.Contains(t, string(r.Response.Body), "one two three")
-	msg, err := chunks.NextMsg(patience)
+	require.Contains(t, string(r.Response.Body), `"five six"`)
+	require.Equal(t, []string{"dying truncated", "sound "}, []string{
+		r.Attempts[0].Backend + " " + *r.Attempts[0].Class, r.Attempts[1].Backend + " ",
+	})
+	b.settled()
+	require.NoError(t, b.nc.Flush())
+	relayed, copied := texts(t, chunks), texts(t, copies)
+	require.Equal(t, map[string]string{"1": "one two ", "2": "five six"}, relayed)
+	require.Equal(t, relayed, copied, "whoever gets the events gets the chunks")
+}
+
+// texts is what chunks say, by the number of their attempt. What has no number is
+// an event.
+func texts(t *testing.T, sub *nats.Subscription) map[string]string {
+	t.Helper()
+	pending, _, err := sub.Pending()
 	require.NoError(t, err)
-	require.Equal(t, "1", msg.Header.Get(job.HeaderAttempt))
-	require.True(t, json.Valid(msg.Data))
+	said := make(map[string]string)
+	for range pending {
+		msg, err := sub.NextMsg(patience)
+		require.NoError(t, err)
+		n := msg.Header.Get(job.HeaderAttempt)
+		if n == "" {
+			require.Contains(t, string(msg.Data), `"specversion"`)
+			continue
+		}
+		var chunk struct {
+			Choices []struct {
+				Delta struct {
+					Content string `json:"content"`
+				} `json:"delta"`
+			} `json:"choices"`
+		}
+		require.NoError(t, json.Unmarshal(msg.Data, &chunk))
+		for _, c := range chunk.Choices {
+			said[n] += c.Delta.Content
+		}
+	}
+	return said
 }
 
 func TestLogsAndMetricsHoldNeitherPromptNorKeyNorProviderText(t *testing.T) {

@@ -1,8 +1,8 @@
 package config
 
 import (
+	"cmp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"understudy/internal/backend/openai"
@@ -163,13 +163,10 @@ func (b *backendEntry) warn(r *reader) {
 	if s.Rules.given {
 		r.report.warn(s.Rules.name, "set "+s.Kind.name+"=rules, or unset it", "has no effect without KIND=rules")
 	}
-	if s.Concurrency.given {
-		r.report.warn(s.Concurrency.name, "", "limits no calls in this version: it sets how many connections are kept")
-	}
 }
 
-// config is the backend as the worker wants it. jobs is how many calls there may
-// be at once.
+// config is the backend as the worker wants it. jobs is how many jobs run at
+// once, and so how many calls there may be of a backend without a limit.
 func (b *backendEntry) config(jobs int, breakers *breakerSpec) worker.Backend {
 	s := &b.spec
 	w := worker.Backend{Name: b.name, Kind: s.Kind.value}
@@ -177,14 +174,14 @@ func (b *backendEntry) config(jobs int, breakers *breakerSpec) worker.Backend {
 		w.RulesFile = s.Rules.value
 		return w
 	}
-	if jobs > 0 { // not when what says so cannot be read
-		s.Concurrency.use(strconv.Itoa(jobs))
-	}
+	w.Concurrency, w.Retries = s.Concurrency.value, s.Retries.value
+	w.RPM, w.TPM = int64(s.RPM.value), int64(s.TPM.value)
 	w.OpenAI = openai.Config{
 		BaseURL: s.BaseURL.value, APIKey: s.APIKey.value, APIVersion: s.APIVersion.value,
 		Model: s.Model.value, Models: s.Models.value,
-		Timeout: s.Timeout.value, FirstTokenTimeout: s.FirstTokenTimeout.value, Concurrency: s.Concurrency.value,
-		PriceInput: s.PriceInput.value, PriceOutput: s.PriceOutput.value, PriceHour: s.PriceHour.value,
+		Timeout: s.Timeout.value, FirstTokenTimeout: s.FirstTokenTimeout.value, AdaptiveTimeout: s.AdaptiveTimeout.value,
+		Concurrency: cmp.Or(s.Concurrency.value, jobs),
+		PriceInput:  s.PriceInput.value, PriceOutput: s.PriceOutput.value, PriceHour: s.PriceHour.value,
 		Headers: s.Headers.value, Set: s.Set.value, Drop: s.Drop.value,
 	}
 	w.Breaker = breaker.Config{

@@ -33,6 +33,7 @@ type (
 	level         struct{}
 	format        struct{}
 	backendKind   struct{}
+	onLimit       struct{}
 	workerName    struct{}
 	subjectPrefix struct{}
 )

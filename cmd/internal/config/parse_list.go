@@ -51,12 +51,46 @@ func (names) parse(text string) ([]string, error) {
 	return list, nil
 }
 
+// parse leaves the conditions themselves to the route, which reports each that is
+// wrong.
 func (conditions) parse(text string) ([]string, error) {
-	list := split(text, ";")
-	if len(list) == 0 {
+	list := splitUnquoted(text, ';')
+	switch {
+	case len(list) == 0:
 		return nil, flawed("use conditions such as on_timeout, with semicolons between", "holds no condition")
+	case len(list) > job.MaxConditions:
+		return nil, flawed("use "+strconv.Itoa(job.MaxConditions)+" at most; one may join several with or", "holds %d conditions", len(list))
 	}
 	return list, nil
+}
+
+// splitUnquoted is split with a separator that counts only outside of quotes.
+func splitUnquoted(text string, sep byte) []string {
+	var parts []string
+	add := func(part string) {
+		if part = strings.TrimSpace(part); part != "" {
+			parts = append(parts, part)
+		}
+	}
+	var quote byte
+	start := 0
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quote != 0 && quote != '`' && c == '\\':
+			i++ // what follows does not end the string
+		case quote != 0:
+			if c == quote {
+				quote = 0
+			}
+		case c == '"' || c == '\'' || c == '`':
+			quote = c
+		case c == sep:
+			add(text[start:i])
+			start = i + 1
+		}
+	}
+	add(text[start:])
+	return parts
 }
 
 func (pairs) parse(text string) (map[string]string, error) {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"understudy/internal/fallback"
 	"understudy/internal/job"
 	"understudy/internal/worker"
 )
@@ -14,6 +15,7 @@ type (
 	levelSetting  = setting[slog.Level, level]
 	formatSetting = setting[string, format]
 	kindSetting   = setting[string, backendKind]
+	limitSetting  = setting[string, onLimit]
 	nameSetting   = setting[string, workerName]
 	prefixSetting = setting[job.Subjects, subjectPrefix]
 )
@@ -44,12 +46,24 @@ func (backendKind) parse(text string) (string, error) {
 	return oneOf(text, worker.KindOpenAI, worker.KindAzure, worker.KindRules)
 }
 
+func (onLimit) parse(text string) (string, error) {
+	return oneOf(text, fallback.OnLimitWait, fallback.OnLimitFallback)
+}
+
 func oneOf(text string, words ...string) (string, error) {
 	if word := strings.ToLower(text); slices.Contains(words, word) {
 		return word, nil
 	}
+	return "", flawed("use "+either(words), "%s is not known", quoted(text))
+}
+
+// either is words as an enumeration; there is at least one.
+func either(words []string) string {
 	last := len(words) - 1
-	return "", flawed("use "+strings.Join(words[:last], ", ")+" or "+words[last], "%s is not known", quoted(text))
+	if last == 0 {
+		return words[0]
+	}
+	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
 // parse accepts the names that hosts have.

@@ -24,7 +24,7 @@ func reference() []group {
 		{"Breakers", "For all backends; of KIND=rules there is none.", []string{"BREAKER"}, &breakerSpec{}},
 		{
 			"Routes",
-			"FALLBACK_* is the default route, ROUTE_<NAME>_* is a route in ROUTES. A named route does not take over what FALLBACK_* says. A job may override all of it for itself.",
+			"FALLBACK_* is the default route, ROUTE_<NAME>_* is a route in ROUTES. Routes inherit nothing: what FALLBACK_* says holds for the default route alone, and what a named route leaves out has the default below. A job may override most of it for itself, in chain, primary and policy.",
 			[]string{"FALLBACK", "ROUTE_<NAME>"},
 			&routeSpec{},
 		},

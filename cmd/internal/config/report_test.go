@@ -85,6 +85,10 @@ func badValues() []badCase {
 		{"A_ADAPTIVE_TIMEOUT", "maybe", `"maybe" is neither true nor false; use true or false`},
 		{"A_RETRIES", "-1", "-1 is too small; use 0 or more"},
 		{"A_CONCURRENCY", "0", "0 is too small; use 1 or more"},
+		{"A_RETRIES", "1.5", `"1.5" is not a whole number; use 0 or more`},
+		{"A_CONCURRENCY", "-1", "-1 is too small; use 1 or more"},
+		{"A_RPM", "-1", "-1 is too small; use 0 or more"},
+		{"A_TPM", "1e6", `"1e6" is not a whole number; use 0 or more`},
 		{"A_RPM", "x", `"x" is not a whole number; use 0 or more`},
 		{"A_TPM", "99999999999999999999", `"99999999999999999999" is not a whole number; use 0 or more`},
 		{"A_PRICE_INPUT", "-1", `"-1" is not a price; use US dollars, such as 0.15`},
@@ -110,8 +114,8 @@ func badValues() []badCase {
 
 		{"FALLBACK_ENABLED", "x", `"x" is neither true nor false; use true or false`},
 		{"FALLBACK_CHAIN", "a,b", `"b" is not a backend; use some of a, az, r, or add it to BACKENDS`},
-		{"FALLBACK_STRATEGY", "parallel", "parallel is not available in this version; use one of sequential"},
-		{"FALLBACK_STRATEGY", "best", `"best" is not a strategy; use one of sequential`},
+		{"FALLBACK_STRATEGY", "best", `"best" is not a strategy; use one of conditional, error_type, parallel, priority, random, sequential`},
+		{"FALLBACK_STRATEGY", "Parallel", `"Parallel" is not a strategy; use one of conditional, error_type, parallel, priority, random, sequential`},
 		{"FALLBACK_MAX_ATTEMPTS", "0", "0 is too small; use 1 or more"},
 		{"FALLBACK_BASE_DELAY", "-1s", `"-1s" is negative; use 0 or more`},
 		{"FALLBACK_MAX_DELAY", "Inf", `"Inf" is not a duration; ` + wantDuration},
@@ -124,10 +128,17 @@ func badValues() []badCase {
 		{"FALLBACK_ERROR_MAPPINGS", "timeout=", `"timeout=" names no backend; use class=backend|backend, with semicolons between`},
 		{"FALLBACK_ERROR_MAPPINGS", "timeout=a;TimeoutError=r", "the class timeout is named twice; name it once"},
 		{"FALLBACK_CONDITIONS", " ; ", "holds no condition; use conditions such as on_timeout, with semicolons between"},
+		{"FALLBACK_CONDITIONS", strings.Repeat("on_timeout;", 33), "holds 33 conditions; use 32 at most; one may join several with or"},
 		{"FALLBACK_WEIGHTS", "a=-1", `"-1" is not a weight; use backend=weight, with commas between, and weights of 0 or more`},
 		{"FALLBACK_WEIGHTS", "a", `"a" is not a pair; use backend=weight, with commas between, and weights of 0 or more`},
 		{"FALLBACK_HEDGE_DELAY", "x", `"x" is not a duration; ` + wantDuration},
 		{"FALLBACK_TIMEOUT", "x", `"x" is not a duration; ` + wantDuration},
+		{"FALLBACK_MAX_COST_USD", "-0.01", `"-0.01" is not a price; use US dollars, such as 0.15`},
+		{"FALLBACK_MAX_COST_USD", "free", `"free" is not a price; use US dollars, such as 0.15`},
+		{"FALLBACK_MAX_COST_USD", "Inf", `"Inf" is not a price; use US dollars, such as 0.15`},
+		{"FALLBACK_ON_LIMIT", "skip", `"skip" is not known; use wait or fallback`},
+		{"FALLBACK_ON_LIMIT", "true", `"true" is not known; use wait or fallback`},
+		{"FALLBACK_ACCEPT_SCHEMA", "strict", `"strict" is neither true nor false; use true or false`},
 		{"ROUTE_X_1_TIMEOUT", "x", `"x" is not a duration; ` + wantDuration},
 		{"ROUTE_X_1_ERROR_MAPPINGS", "timeout=nope", `"nope" is not a backend; use some of a, az, r, or add it to BACKENDS`},
 		{"ROUTE_X_1_WEIGHTS", "nope=1", `"nope" is not a backend; use some of a, az, r, or add it to BACKENDS`},
@@ -169,7 +180,6 @@ func TestEveryVariableHasAValidAndAnInvalidCase(t *testing.T) {
 	elsewhere := map[string]string{
 		"WORKER_REPLICAS":         "TestTheEmbeddedServerKeepsOneCopy",
 		"<NAME>_API_KEY_FILE":     "TestTheKeyIsReadFromAFile",
-		"<NAME>_CONCURRENCY":      "TestVariablesWithoutEffectAreWarnedOf",
 		"<NAME>_RULES":            "TestRulesAreReadWhenTheWorkerStarts",
 		"FALLBACK_ERROR_MAPPINGS": "TestSettingsThatTheStrategyDoesNotReadAreCarriedWithAWarning",
 		"FALLBACK_CONDITIONS":     "TestSettingsThatTheStrategyDoesNotReadAreCarriedWithAWarning",
@@ -278,14 +288,14 @@ func TestRulesAreReadWhenTheWorkerStarts(t *testing.T) {
 func TestVariablesWithoutEffectAreWarnedOf(t *testing.T) {
 	t.Parallel()
 	for _, c := range []badCase{
-		{"A_RETRIES", "2", "is set but not in effect in this version: a failed call goes on to the next backend"},
-		{"A_RPM", "60", "is set but not in effect in this version: calls per minute are not limited"},
-		{"A_TPM", "1000", "is set but not in effect in this version: tokens per minute are not limited"},
-		{"A_ADAPTIVE_TIMEOUT", "true", "is set but not in effect in this version: the timeout stays as it is set"},
 		{"BREAKER_SHARED", "true", "is set but not in effect in this version: every worker has breakers of its own"},
-		{"A_CONCURRENCY", "8", "limits no calls in this version: it sets how many connections are kept"},
 		{"A_RULES", "rules.txt", "has no effect without KIND=rules; set A_KIND=rules, or unset it"},
 		{"R_API_KEY", "k", "has no effect with KIND=rules; unset it"},
+		{"R_CONCURRENCY", "8", "has no effect with KIND=rules; unset it"},
+		{"R_RPM", "60", "has no effect with KIND=rules; unset it"},
+		{"R_TPM", "1000", "has no effect with KIND=rules; unset it"},
+		{"R_RETRIES", "2", "has no effect with KIND=rules; unset it"},
+		{"R_ADAPTIVE_TIMEOUT", "true", "has no effect with KIND=rules; unset it"},
 		{"NATS_TOKEN", "t", "has no effect: without a server to connect to, the worker starts its own; set NATS_URL or NATS_CONTEXT"},
 		{"WORKER_EMBEDDED_ADDR", "0.0.0.0:4222", "the embedded server asks nobody for credentials: who can reach it can use it"},
 	} {
@@ -296,10 +306,7 @@ func TestVariablesWithoutEffectAreWarnedOf(t *testing.T) {
 			require.Equal(t, []string{c.variable + ": " + c.want}, findings(w.Report.Warnings))
 		})
 	}
-	w := ForWorker(environment(with(working(), "A_CONCURRENCY", "8")))
-	require.Equal(t, 8, w.Config.Backends[0].OpenAI.Concurrency)
-
-	w = ForWorker(environment(with(working(), "NATS_URL", "nats://me:secret@h:4222", "WORKER_DATA_DIR", "/d")))
+	w := ForWorker(environment(with(working(), "NATS_URL", "nats://me:secret@h:4222", "WORKER_DATA_DIR", "/d")))
 	require.Equal(t, []string{"WORKER_DATA_DIR: has no effect: the worker connects to nats://[set]@h:4222; unset it"}, findings(w.Report.Warnings))
 }
 

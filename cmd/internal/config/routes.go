@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -8,15 +9,8 @@ import (
 
 	"understudy/internal/backend"
 	"understudy/internal/fallback"
-)
-
-// The strategies that read variables of their own.
-const (
-	strategyPriority    = "priority"
-	strategyErrorType   = "error_type"
-	strategyRandom      = "random"
-	strategyParallel    = "parallel"
-	strategyConditional = "conditional"
+	"understudy/internal/fallback/condition"
+	"understudy/internal/worker"
 )
 
 // routeEntry is one route.
@@ -47,7 +41,6 @@ func readRoutes(r *reader, lists *listsSpec, backends []*backendEntry) []*routeE
 // resolve fills in the route.
 func (e *routeEntry) resolve(r *reader, backends []*backendEntry) {
 	s := &e.spec
-	e.checkStrategy(r)
 	chain := on(backends)
 	if s.Chain.given && s.Chain.err == nil {
 		before := len(r.report.Problems)
@@ -63,6 +56,7 @@ func (e *routeEntry) resolve(r *reader, backends []*backendEntry) {
 			Enabled: s.Enabled.value, Strategy: s.Strategy.value,
 			BaseDelay: s.BaseDelay.value, MaxDelay: s.MaxDelay.value, ExponentialBase: s.ExponentialBase.value, Jitter: s.Jitter.value,
 			Conditions: s.Conditions.value, HedgeDelay: s.HedgeDelay.value, Timeout: s.Timeout.value,
+			MaxCostUSD: s.MaxCostUSD.value, OnLimit: s.OnLimit.value, AcceptSchema: s.AcceptSchema.value,
 		},
 	}
 	p := &e.route.Policy
@@ -75,17 +69,86 @@ func (e *routeEntry) resolve(r *reader, backends []*backendEntry) {
 	if s.OnErrors.given {
 		p.OnErrors = s.OnErrors.value
 	}
+	e.checkStrategy(r)
+	e.checkConditions(r)
+	e.resolveMappings(r, backends)
+	e.resolveWeights(r, backends)
+}
+
+// resolveMappings fills in whom to ask after which class of error.
+func (e *routeEntry) resolveMappings(r *reader, backends []*backendEntry) {
+	s, p, before := &e.spec, &e.route.Policy, len(r.report.Problems)
 	if s.ErrorMappings.given {
 		p.ErrorMappings = make(map[backend.Class][]string)
 		for _, class := range slices.Sorted(maps.Keys(s.ErrorMappings.value)) {
-			p.ErrorMappings[class] = pick(r, s.ErrorMappings.name, s.ErrorMappings.value[class], backends)
+			if names := pick(r, s.ErrorMappings.name, s.ErrorMappings.value[class], backends); len(names) > 0 {
+				p.ErrorMappings[class] = names
+			}
 		}
 	}
-	if s.Weights.given {
-		p.Weights = make(map[string]float64)
-		for _, name := range pick(r, s.Weights.name, slices.Sorted(maps.Keys(s.Weights.value)), backends) {
-			p.Weights[name] = s.Weights.value[name]
+	usable := on(backends)
+	if len(p.ErrorMappings) > 0 || s.ErrorMappings.err != nil || len(r.report.Problems) > before || len(usable) == 0 || !p.Enabled {
+		return
+	}
+	mend := "map a class of error to a backend, such as rate_limit=" + usable[len(usable)-1] + ", or set " + s.Strategy.name + "=" + fallback.Sequential
+	wrong := "is not set"
+	if s.ErrorMappings.given {
+		wrong = "names no backend that is configured"
+	}
+	switch p.Strategy {
+	case fallback.ErrorType:
+		r.report.problem(s.ErrorMappings.name, mend, "%s: with %s=%s no other backend would ever be asked", wrong, s.Strategy.name, p.Strategy)
+	case fallback.Priority:
+		r.report.warn(s.ErrorMappings.name, mend, "%s: with %s=%s the chain is walked in order then", wrong, s.Strategy.name, p.Strategy)
+	}
+}
+
+// resolveWeights fills in the weights of the backends.
+func (e *routeEntry) resolveWeights(r *reader, backends []*backendEntry) {
+	s, p := &e.spec, &e.route.Policy
+	if !s.Weights.given {
+		return
+	}
+	p.Weights = make(map[string]float64)
+	for _, name := range pick(r, s.Weights.name, slices.Sorted(maps.Keys(s.Weights.value)), backends) {
+		p.Weights[name] = s.Weights.value[name]
+	}
+	models, weightless := 0, 0
+	for _, b := range backends {
+		if !slices.Contains(e.route.Chain, b.name) || b.spec.Kind.value == worker.KindRules {
+			continue
 		}
+		models++
+		if weight, ok := p.Weights[b.name]; ok && weight == 0 {
+			weightless++
+		}
+	}
+	if p.Strategy == fallback.Random && models > 0 && weightless == models {
+		r.report.problem(s.Weights.name, "give one of them a weight above 0", "every backend of the chain that calls a model has the weight 0")
+	}
+}
+
+// checkConditions reports every condition that cannot be understood, also where
+// the strategy does not read them: a job may choose another one.
+func (e *routeEntry) checkConditions(r *reader) {
+	s := &e.spec
+	for i, text := range s.Conditions.value {
+		_, err := condition.Compile(text)
+		if err == nil {
+			continue
+		}
+		s.Conditions.err = err // so that it is not shown
+		if likeSecret(text) {
+			r.report.problem(s.Conditions.name, "", "condition %d: %s cannot be understood", i+1, quoted(text))
+			continue
+		}
+		lines := strings.Split(err.Error(), "\n")
+		f := Finding{Variable: s.Conditions.name, Wrong: fmt.Sprintf("condition %d: %s", i+1, blanked(lines[0])), Detail: lines[1:]}
+		r.report.Problems = append(r.report.Problems, f)
+	}
+	if s.Strategy.value == fallback.Conditional && s.Enabled.value && !s.Conditions.given {
+		r.report.problem(s.Conditions.name, "set it, for example to on_timeout;on_rate_limit, or set "+s.Strategy.name+"="+fallback.Sequential,
+			"is not set: with %s=%s no other backend would ever be asked", s.Strategy.name, s.Strategy.value)
 	}
 }
 
@@ -95,25 +158,29 @@ func (e *routeEntry) checkStrategy(r *reader) {
 	s := &e.spec
 	known := slices.Sorted(maps.Keys(fallback.Strategies()))
 	if !slices.Contains(known, s.Strategy.value) {
-		mend := "use one of " + strings.Join(known, ", ")
-		if slices.Contains([]string{strategyPriority, strategyErrorType, strategyRandom, strategyParallel, strategyConditional}, s.Strategy.value) {
-			r.report.problem(s.Strategy.name, mend, "%s is not available in this version", s.Strategy.value)
-		} else if s.Strategy.err == nil {
-			r.report.problem(s.Strategy.name, mend, "%s is not a strategy", quoted(s.Strategy.value))
+		if s.Strategy.err == nil {
+			r.report.problem(s.Strategy.name, "use one of "+strings.Join(known, ", "), "%s is not a strategy", quoted(s.Strategy.value))
 		}
 		return
 	}
+	judged := []string{fallback.Sequential, fallback.Priority, fallback.Random, fallback.Parallel}
 	for _, extra := range []struct {
 		setting variable
 		readers []string
 	}{
-		{&s.ErrorMappings, []string{strategyPriority, strategyErrorType}},
-		{&s.Conditions, []string{strategyConditional}},
-		{&s.Weights, []string{strategyRandom}},
-		{&s.HedgeDelay, []string{strategyParallel}},
+		{&s.OnStatusCodes, judged},
+		{&s.OnErrors, judged},
+		{&s.ErrorMappings, []string{fallback.Priority, fallback.ErrorType}},
+		{&s.Conditions, []string{fallback.Conditional}},
+		{&s.Weights, []string{fallback.Random}},
+		{&s.HedgeDelay, []string{fallback.Parallel}},
 	} {
-		if extra.setting.isGiven() && !slices.Contains(extra.readers, s.Strategy.value) {
-			r.report.warn(extra.setting.label(), "set "+s.Strategy.name+" to "+strings.Join(extra.readers, " or ")+", or unset it",
+		switch {
+		case slices.Contains(extra.readers, s.Strategy.value):
+		case !extra.setting.isGiven(): // its default is not in effect either
+			e.fields = slices.DeleteFunc(e.fields, func(shown field) bool { return shown.name == extra.setting.label() })
+		default:
+			r.report.warn(extra.setting.label(), "set "+s.Strategy.name+" to "+either(extra.readers)+", or unset it",
 				"is set but not in effect with %s=%s", s.Strategy.name, s.Strategy.value)
 		}
 	}

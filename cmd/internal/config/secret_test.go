@@ -47,6 +47,8 @@ func secretPlaces(t *testing.T) map[string]map[string]string {
 		"NATS URL and an address":  with(working(), "NATS_URL", "nats://me:"+planted+"@h:4222", "WORKER_DATA_DIR", "/d"),
 		"unknown variable":         with(working(), "A_API_KEYS", planted, "WORKER_TOKEN", planted),
 		"key in another place":     with(working(), "A_TIMEOUT", "sk-or-v1-0123456789abcdef0123456789abcdef-"+planted),
+		"key as a condition":       with(working(), "FALLBACK_CONDITIONS", "sk-or-v1-0123456789abcdef0123456789abcdef-"+planted),
+		"URL as a condition":       with(working(), "FALLBACK_CONDITIONS", "https://me:"+planted+"@h"),
 		"URL in another place":     with(working(), "WORKER_HTTP_ADDR", "http://me:"+planted+"@h"),
 	}
 }
@@ -116,8 +118,12 @@ func FuzzNoValueBreaksTheReport(f *testing.F) {
 			}
 			w := ForWorker(environment(vars))
 			for _, problem := range w.Report.Problems {
-				if strings.Contains(problem.String(), "\n") {
+				first, details, _ := strings.Cut(problem.String(), "\n")
+				if strings.Contains(problem.line(), "\n") || first != problem.line() {
 					t.Fatalf("%q: a problem on two lines: %q", value, problem)
+				}
+				if got := strings.Count(details, "\n") + 1; details != "" && got != len(problem.Detail) {
+					t.Fatalf("%q: %d details on %d lines: %q", value, len(problem.Detail), got, problem)
 				}
 			}
 			if err := w.Print(new(strings.Builder)); err != nil {

@@ -87,13 +87,14 @@ func printable(text string) string {
 	return text
 }
 
-// print writes the findings, one on a line, and how many there are.
+// print writes the findings, each on a line with its details below, and how many
+// there are.
 func (r *Report) print(b *strings.Builder) {
 	for _, f := range r.Warnings {
-		b.WriteString("warning: " + printable(f.String()) + "\n")
+		b.WriteString("warning: " + printable(f.line()) + f.below() + "\n")
 	}
 	for _, f := range r.Problems {
-		b.WriteString("problem: " + printable(f.String()) + "\n")
+		b.WriteString("problem: " + printable(f.line()) + f.below() + "\n")
 	}
 	fmt.Fprintf(b, "%s, %s\n", counted(len(r.Problems), "problem"), counted(len(r.Warnings), "warning"))
 }

@@ -49,11 +49,11 @@ type backendSpec struct {
 	Models            pairsSetting    `desc:"Names for models, alias=actual with commas between. They beat MODEL."`
 	Timeout           positiveTime    `shown:"openrouter: 5.0; vllm: 10.0; others: 30" desc:"How long one call may take. With FIRST_TOKEN_TIMEOUT: how long its stream may be silent."`
 	FirstTokenTimeout durationSetting `split_words:"true" desc:"How long the first token may take; calls are then streamed, and long answers are not cut. 0 turns it off."`
-	AdaptiveTimeout   boolSetting     `split_words:"true" default:"false" inert:"the timeout stays as it is set" desc:"Lets the timeout follow the backend's own latency."`
-	Retries           countSetting    `default:"0" inert:"a failed call goes on to the next backend" desc:"How often the same backend is called again before the next one is."`
-	Concurrency       positiveCount   `shown:"WORKER_CONCURRENCY" desc:"How many connections to the backend are kept, as many as there may be calls at once. It limits no calls in this version."`
-	RPM               countSetting    `inert:"calls per minute are not limited" desc:"Calls per minute."`
-	TPM               countSetting    `inert:"tokens per minute are not limited" desc:"Tokens per minute."`
+	AdaptiveTimeout   boolSetting     `split_words:"true" default:"false" desc:"Lets the timeout follow the backend's own recent latency: 1.5 times its 99th percentile, but at least a quarter of TIMEOUT and at most TIMEOUT, which also holds until 20 calls are known. With FIRST_TOKEN_TIMEOUT it is that one which follows."`
+	Retries           countSetting    `default:"0" desc:"How often the same backend is called again before the next one is: after failures that may pass with time, if the pause before it is short. Each costs one of MAX_ATTEMPTS, of which one is kept for every backend that was not tried yet. STRATEGY=parallel makes none."`
+	Concurrency       positiveCount   `shown:"no limit of its own" desc:"How many calls of the backend one worker makes at once; further ones wait for their turn, or see ON_LIMIT. As many idle connections are kept; without it, WORKER_CONCURRENCY."`
+	RPM               countSetting    `desc:"How many calls per minute one worker makes: with three workers, set it to a third of what the provider allows. 0 or empty: no limit."`
+	TPM               countSetting    `desc:"How many tokens per minute one worker spends, of requests and answers together; what a call will take is estimated before it leaves. 0 or empty: no limit."`
 	PriceInput        priceSetting    `split_words:"true" desc:"US dollars per million input tokens. What the provider itself reports as cost beats it."`
 	PriceOutput       priceSetting    `split_words:"true" desc:"US dollars per million output tokens."`
 	PriceHour         priceSetting    `split_words:"true" desc:"US dollars per hour of call time, for a rented machine without a price per token."`
@@ -77,19 +77,22 @@ type breakerSpec struct {
 
 // routeSpec is FALLBACK_* and ROUTE_<NAME>_*.
 type routeSpec struct {
-	Enabled         boolSetting       `default:"true" desc:"false: the first backend of the chain only, one call."`
+	Enabled         boolSetting       `default:"true" desc:"false: the first backend of the chain only, one call and its RETRIES."`
 	Chain           namesSetting      `shown:"all backends" desc:"The backends in the order to ask them, with commas between."`
-	Strategy        textSetting       `default:"sequential" desc:"How the next backend is chosen: sequential, in the order of the chain. priority, error_type, random, parallel and conditional are not available in this version."`
+	Strategy        textSetting       `default:"sequential" desc:"How the next backend is chosen. sequential: in the order of the chain. priority: those that ERROR_MAPPINGS names for the error first, then the rest of the chain. error_type: only those that ERROR_MAPPINGS names for the error. random: any that was not tried yet, by WEIGHTS. parallel: all at once, or one more every HEDGE_DELAY; the first answer wins and the other calls are cancelled. conditional: in the order of the chain, as long as one of CONDITIONS holds."`
 	MaxAttempts     positiveCount     `split_words:"true" shown:"3, or the chain's length where that is more" desc:"How many calls a job may cost over all backends. KIND=rules costs none."`
 	BaseDelay       durationSetting   `split_words:"true" default:"1" desc:"The pause before a backend is called a second time. The first call of a backend never waits."`
 	MaxDelay        durationSetting   `split_words:"true" default:"60" desc:"The longest such pause."`
 	ExponentialBase factorSetting     `split_words:"true" default:"2" desc:"The factor by which the pause grows."`
 	Jitter          boolSetting       `default:"true" desc:"Shortens pauses at random, by up to a half."`
-	OnStatusCodes   codesSetting      `split_words:"true" default:"429,500,502,503,504" desc:"HTTP statuses after which the next backend is asked. When set, they overrule the class of the error."`
-	OnErrors        classesSetting    `split_words:"true" default:"timeout,connection,server_error,overloaded,rate_limit,quota,auth,permission,context_length,too_large,unsupported,bad_response,truncated,empty_output" desc:"The classes of errors after which the next backend is asked."`
-	ErrorMappings   mappingsSetting   `split_words:"true" desc:"Whom to ask after which class of error: rate_limit=a|b;timeout=c. For the strategies priority and error_type."`
-	Conditions      conditionsSetting `desc:"When to go on, with semicolons between. For the strategy conditional."`
-	Weights         weightsSetting    `desc:"Weights of backends, a=2,b=1. For the strategy random."`
-	HedgeDelay      durationSetting   `split_words:"true" desc:"The pause between the starts of calls. For the strategy parallel."`
+	OnStatusCodes   codesSetting      `split_words:"true" default:"429,500,502,503,504" desc:"HTTP statuses after which the next backend is asked. When set, they overrule the class of the error. The strategies error_type and conditional decide without them."`
+	OnErrors        classesSetting    `split_words:"true" default:"timeout,connection,server_error,overloaded,rate_limit,quota,auth,permission,context_length,too_large,unsupported,bad_response,truncated,empty_output" desc:"The classes of errors after which the next backend is asked. The strategies error_type and conditional decide without them, and priority also goes on after the classes in ERROR_MAPPINGS."`
+	ErrorMappings   mappingsSetting   `split_words:"true" desc:"Whom to ask after which class of error: rate_limit=a|b;timeout=c. It may name backends that are not in CHAIN: they are asked only when mapped. For the strategies priority and error_type."`
+	Conditions      conditionsSetting `desc:"When to go on, with semicolons between; one that holds is enough. Each is a name (on_timeout, on_rate_limit, on_service_unavailable, on_authentication_error, on_model_not_found, on_token_limit, on_content_filter, on_invalid_request, on_any_error, on_retryable_error) or an expression over error (class, status, code, type, message, backend) and job (queue, route, metadata, attempt), such as error.message contains \"overloaded\". For the strategy conditional."`
+	Weights         weightsSetting    `desc:"Weights of backends, a=2,b=1. A backend without one has the weight 1. For the strategy random."`
+	HedgeDelay      durationSetting   `split_words:"true" desc:"The pause between the starts of calls; 0 or empty: all at once. For the strategy parallel."`
 	Timeout         durationSetting   `desc:"The time a whole job may take from its first delivery; 0 or empty: no limit."`
+	MaxCostUSD      priceSetting      `split_words:"true" desc:"A job that has cost this many US dollars calls no model any more; 0 or empty: no limit. Calls whose cost is not known count as 0."`
+	OnLimit         limitSetting      `split_words:"true" default:"wait" desc:"What a job does when a backend's CONCURRENCY, RPM or TPM makes it wait for its turn. wait: it waits. fallback: it goes to another backend of the chain that is free, and waits only when there is none."`
+	AcceptSchema    boolSetting       `split_words:"true" default:"false" desc:"true: an answer that does not match the JSON schema in the request's own response_format counts as bad_response, and the chain goes on."`
 }
