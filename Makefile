@@ -43,6 +43,10 @@ fmt: ## Format everything.
 generate: ## Write the generated documents anew.
 	$(GO) generate ./...
 
+.PHONY: scenarios
+scenarios: ## Play every failover scenario and write docs/scenarios.md anew.
+	$(GO) test -count 1 -run '^TestScenarios$$' ./internal/scenarios -update
+
 .PHONY: verify
 verify: ## Check that generated documents, go.mod and formatting are up to date.
 	$(GO) mod tidy -diff

@@ -1,0 +1,16 @@
+package scenarios_test
+
+import (
+	"flag"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// update is set by TestMain, which alone defines the flag.
+var update *bool
+
+func TestMain(m *testing.M) {
+	update = flag.Bool("update", false, "write docs/scenarios.md anew")
+	goleak.VerifyTestMain(m)
+}
