@@ -17,6 +17,8 @@ const (
 	MaxMetadata = 16 << 10
 	// MaxTimeout is the longest timeout_ms.
 	MaxTimeout = 7 * 24 * time.Hour
+	// MaxAhead is how far not_before may lie after the job was published.
+	MaxAhead = 366 * 24 * time.Hour
 )
 
 // Decoder turns job messages into jobs. It is safe for concurrent use. The zero
@@ -78,7 +80,7 @@ func (d *Decoder) Decode(queue, id string, payload []byte, h Header) (*Job, erro
 func envelopeFields() []string {
 	return []string{
 		"custom_id", "method", "url", "body", "route", "chain", "primary", "policy",
-		"timeout_ms", "deadline", "reply_to", "events_to", "metadata",
+		"timeout_ms", "not_before", "deadline", "reply_to", "events_to", "metadata",
 	}
 }
 
@@ -139,6 +141,8 @@ func (d *Decoder) field(j *Job, name string, v value) (err error) {
 		var ms int64
 		ms, err = v.integer(1, MaxTimeout.Milliseconds())
 		j.Timeout = time.Duration(ms) * time.Millisecond
+	case "not_before":
+		j.NotBefore, err = v.time()
 	case "deadline":
 		j.Deadline, err = v.time()
 	case "reply_to":
@@ -152,6 +156,15 @@ func (d *Decoder) field(j *Job, name string, v value) (err error) {
 		j.Metadata = json.RawMessage(v.raw)
 	}
 	return err
+}
+
+// CheckAhead returns a *[FieldError] when a job that is published at a moment is
+// put off for longer than [MaxAhead].
+func (j *Job) CheckAhead(published time.Time) error {
+	if j.NotBefore.Sub(published) > MaxAhead {
+		return invalid("not_before", "is more than %d days ahead", int(MaxAhead/(24*time.Hour)))
+	}
+	return nil
 }
 
 // subject reads a subject that the job may have something sent to.

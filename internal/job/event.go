@@ -20,11 +20,16 @@ const (
 	EventAttemptSkipped   EventType = "understudy.attempt.skipped"
 	EventAttemptUnknown   EventType = "understudy.attempt.unknown"
 	EventBreakerChanged   EventType = "understudy.breaker.changed"
+
+	// What somebody did with a dead letter.
+	EventLetterRedriven EventType = "understudy.dead_letter.redriven"
+	EventLetterEdited   EventType = "understudy.dead_letter.edited"
+	EventLetterPurged   EventType = "understudy.dead_letter.purged"
 )
 
 // Event is a CloudEvents 1.0 event in the structured JSON form. Data is one of
-// [Received], [Waiting], [Completed], [DeadLettered], [Attempt] or
-// [BreakerChanged], by Type.
+// [Received], [Waiting], [Completed], [DeadLettered], [Attempt], [LetterHandled]
+// or [BreakerChanged], by Type.
 type Event struct {
 	SpecVersion     string          `json:"specversion"`
 	ID              string          `json:"id"`
@@ -97,6 +102,22 @@ type DeadLettered struct {
 	Queue    string `json:"queue"`
 	Reason   string `json:"reason"`
 	Redrives int    `json:"redrives"`
+}
+
+// LetterHandled says what somebody did with a dead letter, and which one it was
+// before. It holds no payload.
+type LetterHandled struct {
+	Queue string `json:"queue"`
+	// By is who did it, as user@host of the machine it was done on.
+	By string `json:"by"`
+	// Seq is the letter's sequence in the stream of dead letters.
+	Seq      uint64 `json:"seq"`
+	Reason   string `json:"reason"`
+	Redrives int    `json:"redrives"`
+	// OldSHA256 and NewSHA256 are the payloads before and after an edit, hashed
+	// and in hex; empty otherwise.
+	OldSHA256 string `json:"old_sha256,omitempty"`
+	NewSHA256 string `json:"new_sha256,omitempty"`
 }
 
 // BreakerChanged says that one worker's breaker changed its state.

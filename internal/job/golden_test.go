@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -122,6 +123,13 @@ func results() map[string]*job.Result {
 			Attempts: []job.Attempt{fullAttempt(1), racedAttempt(2), succeededAttempt(3)},
 			QueuedMS: 4, DurationMS: 7021, Deliveries: 1, Worker: "w-1", FinishedAt: at(7, 25),
 		},
+		"result-object.json": {
+			ID: "row-23", CustomID: "row-23", Status: job.Succeeded, Queue: "default", Route: "default", Backend: "vllm", Model: "qwen3-32b",
+			Response: &job.Response{StatusCode: 200, RequestID: "req_8c20", Object: "llm.results.default.row-23@4711.GQ7V2QKXH3YD5ZB6MTP4NRJWLE", Bytes: 1843201},
+			Usage:    &job.Usage{InputTokens: 12, OutputTokens: 80}, CostUSD: new(0.00031),
+			Attempts: []job.Attempt{succeededAttempt(1)},
+			QueuedMS: 4, DurationMS: 7021, Deliveries: 1, Worker: "w-1", FinishedAt: at(7, 25),
+		},
 		"result-failed.json": {
 			ID: "row-18", CustomID: "row-18", Status: job.Failed, Queue: "default", Route: "simple_qa",
 			Response: &job.Response{StatusCode: 503, Body: json.RawMessage(`{"error":{"message":"the model is loading"}}`)},
@@ -151,6 +159,16 @@ func results() map[string]*job.Result {
 	}
 }
 
+func letterHandled() job.LetterHandled {
+	return job.LetterHandled{Queue: "default", By: "ada@console-1", Seq: 42, Reason: "overloaded", Redrives: 1}
+}
+
+// bySubmit makes e one that the command has sent.
+func bySubmit(e *job.Event) *job.Event {
+	e.Source = "understudy/submit"
+	return e
+}
+
 func events() map[string]*job.Event {
 	event := func(t job.EventType, subject string, data any) *job.Event {
 		e := job.NewEvent("w-1", t, subject, at(0, 4), data)
@@ -159,6 +177,8 @@ func events() map[string]*job.Event {
 	}
 	started := failedAttempt(job.NextFallback)
 	started.Outcome, started.Class, started.Error, started.DurationMS, started.Next = "", nil, nil, 0, nil
+	edited := letterHandled()
+	edited.OldSHA256, edited.NewSHA256 = strings.Repeat("0123456789abcdef", 4), strings.Repeat("fedcba9876543210", 4)
 	failed := event(job.EventAttemptFailed, "row-18", lastAttempt())
 	failed.Time = at(5, 29)
 	return map[string]*job.Event{
@@ -170,13 +190,16 @@ func events() map[string]*job.Event {
 		"event-job-completed.json": event(job.EventCompleted, "row-17", job.Completed{
 			Queue: "default", Status: job.Succeeded, Route: "simple_qa", Backend: "vllm", Attempts: 2, DurationMS: 7021, CostUSD: new(0.00031),
 		}),
-		"event-job-dead-lettered.json": event(job.EventDeadLettered, "row-18", job.DeadLettered{Queue: "default", Reason: "overloaded", Redrives: 1}),
-		"event-attempt-started.json":   event(job.EventAttemptStarted, "row-17", started),
-		"event-attempt-succeeded.json": event(job.EventAttemptSucceeded, "row-17", succeededAttempt(2)),
-		"event-attempt-failed.json":    failed,
-		"event-attempt-skipped.json":   event(job.EventAttemptSkipped, "row-17", skippedAttempt(1)),
-		"event-attempt-unknown.json":   event(job.EventAttemptUnknown, "row-17", unknownAttempt(1)),
-		"event-breaker-changed.json":   event(job.EventBreakerChanged, "vllm", job.BreakerChanged{Backend: "vllm", From: "closed", To: "open", Class: "overloaded", ForMS: 60000}),
+		"event-job-dead-lettered.json":    event(job.EventDeadLettered, "row-18", job.DeadLettered{Queue: "default", Reason: "overloaded", Redrives: 1}),
+		"event-attempt-started.json":      event(job.EventAttemptStarted, "row-17", started),
+		"event-attempt-succeeded.json":    event(job.EventAttemptSucceeded, "row-17", succeededAttempt(2)),
+		"event-attempt-failed.json":       failed,
+		"event-attempt-skipped.json":      event(job.EventAttemptSkipped, "row-17", skippedAttempt(1)),
+		"event-attempt-unknown.json":      event(job.EventAttemptUnknown, "row-17", unknownAttempt(1)),
+		"event-dead-letter-redriven.json": bySubmit(event(job.EventLetterRedriven, "row-18", letterHandled())),
+		"event-dead-letter-edited.json":   bySubmit(event(job.EventLetterEdited, "row-18", edited)),
+		"event-dead-letter-purged.json":   bySubmit(event(job.EventLetterPurged, "row-18", letterHandled())),
+		"event-breaker-changed.json":      event(job.EventBreakerChanged, "vllm", job.BreakerChanged{Backend: "vllm", From: "closed", To: "open", Class: "overloaded", ForMS: 60000}),
 	}
 }
 

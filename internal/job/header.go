@@ -14,6 +14,12 @@ const (
 	HeaderTraceParent = "traceparent"
 	// HeaderRedrives counts how often a dead letter was put back.
 	HeaderRedrives = "Understudy-Redrives"
+	// HeaderPayload names the object that holds the payload of a job which is too
+	// big for a message; the message itself is empty then.
+	HeaderPayload = "Understudy-Payload"
+	// HeaderOriginal names the object that holds the payload as it was published,
+	// of a job that was edited as a dead letter since.
+	HeaderOriginal = "Understudy-Original"
 	// HeaderJobSeq on a result or dead letter is the stream sequence of the job
 	// message it belongs to: it tells one life of an id from the next.
 	HeaderJobSeq = "Understudy-Job-Seq"
@@ -32,6 +38,10 @@ func (h Header) Get(key string) string {
 	}
 	return ""
 }
+
+// PayloadObject names the object that holds the job's payload; empty when the
+// message holds it.
+func (h Header) PayloadObject() string { return h.fold(HeaderPayload) }
 
 // fold is [Header.Get] for headers that clients write in any case.
 func (h Header) fold(key string) string {

@@ -9,7 +9,7 @@ import (
 
 const (
 	noField = "is no field of a job; there are: custom_id, method, url, body, route, chain, primary, policy, " +
-		"timeout_ms, deadline, reply_to, events_to, metadata"
+		"timeout_ms, not_before, deadline, reply_to, events_to, metadata"
 	noPolicyField = "is no field of a policy; there are: enabled, strategy, max_attempts, base_delay_ms, max_delay_ms, " +
 		"exponential_base, jitter, on_status_codes, on_errors, error_mappings, conditions, weights, hedge_delay_ms, " +
 		"timeout_ms, max_cost_usd, on_limit"
@@ -101,6 +101,8 @@ func invalidJobs() []invalidJob {
 		{envelope(`"deadline":"2026-12-01T00:00:00+24:00"`), badDeadline, yes},
 		{envelope(`"deadline":"2026-12-01T00:00:00+01:60"`), badDeadline, yes},
 		{envelope(`"deadline":""`), badDeadline, yes},
+		{envelope(`"not_before":1764547200`), "not_before: must be a string, not a number", yes},
+		{envelope(`"not_before":"tomorrow"`), "not_before: must be a time as in RFC 3339, such as 2026-12-01T00:00:00Z", yes},
 		{envelope(`"deadline":"0001-01-01T00:00:00Z"`), "deadline: must be between the years 1970 and 9999", no},
 		{envelope(`"deadline":"9999-12-31T23:59:59-01:00"`), "deadline: must be between the years 1970 and 9999", no},
 

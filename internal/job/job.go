@@ -34,8 +34,11 @@ type Job struct {
 	Chain   []string
 	Primary string
 	Policy  *Policy
-	// Timeout is the job's budget from its first delivery; 0 means not given.
+	// Timeout is the job's budget from its first delivery, or from NotBefore where
+	// that is later; 0 means not given.
 	Timeout time.Duration
+	// NotBefore is the moment before which no backend is called; zero means not given.
+	NotBefore time.Time
 	// Deadline is the moment after which the job expires; zero means not given.
 	Deadline time.Time
 	// ReplyTo gets the result, EventsTo a copy of every event; empty means nobody.

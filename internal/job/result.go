@@ -70,6 +70,10 @@ type Response struct {
 	StatusCode int             `json:"status_code"`
 	RequestID  string          `json:"request_id"`
 	Body       json.RawMessage `json:"body"`
+	// Object names the object that holds the body where it is too big for a
+	// message, and Bytes says how long it is; then Body is null. See [Inline].
+	Object string `json:"object,omitempty"`
+	Bytes  int64  `json:"bytes,omitempty"`
 }
 
 // Usage is what the provider counted, in tokens.

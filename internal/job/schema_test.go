@@ -72,7 +72,7 @@ func TestSchemasAcceptTheGoldenFiles(t *testing.T) {
 		seen[kind]++
 		require.NoError(t, schema(t, kind).Validate(instance(t, string(golden(t, file.Name())))), file.Name())
 	}
-	require.Equal(t, map[string]int{"job": 3, "result": 6, "event": 10, "dead-letter": 2}, seen)
+	require.Equal(t, map[string]int{"job": 3, "result": 7, "event": 13, "dead-letter": 2}, seen)
 }
 
 // attemptWith is a golden attempt with one field set.
@@ -101,14 +101,16 @@ func TestSchemasRefuseBrokenMessages(t *testing.T) {
 			{"usage": map[string]any{}},
 			{"attempts": []any{map[string]any{"n": 1}}},
 		},
-		"result-failed.json":           {{"error": nil}, {"error": map[string]any{"code": "nope", "message": "", "first": nil, "last": nil}}},
-		"event-job-waiting.json":       {{"specversion": "1"}, {"type": "understudy.job.lost"}, {"data": map[string]any{}}, {"source": "w-1"}},
-		"event-attempt-failed.json":    {{"data": map[string]any{"n": 1}}, {"data": nil}, {"data": attemptWith(t, "code", "")}, {"data": attemptWith(t, "type", nil)}},
-		"event-breaker-changed.json":   {{"data": map[string]any{"backend": "a", "from": "shut", "to": "open"}}},
-		"event-job-completed.json":     {{"data": map[string]any{"status": "succeeded"}}},
-		"event-job-received.json":      {{"data": map[string]any{"queue": "q", "delivery": 0, "redrives": 0, "job_seq": 1}}},
-		"event-job-dead-lettered.json": {{"data": map[string]any{"queue": "q", "reason": "bored", "redrives": 0}}},
-		"dead-letter.json":             {{"reason": "bored"}, {"headers": nil}, {"headers": map[string]any{"a": "b"}}, {"attempts": nil}, {"time": ""}},
+		"result-failed.json":            {{"error": nil}, {"error": map[string]any{"code": "nope", "message": "", "first": nil, "last": nil}}},
+		"event-job-waiting.json":        {{"specversion": "1"}, {"type": "understudy.job.lost"}, {"data": map[string]any{}}, {"source": "w-1"}},
+		"event-attempt-failed.json":     {{"data": map[string]any{"n": 1}}, {"data": nil}, {"data": attemptWith(t, "code", "")}, {"data": attemptWith(t, "type", nil)}},
+		"event-breaker-changed.json":    {{"data": map[string]any{"backend": "a", "from": "shut", "to": "open"}}},
+		"event-job-completed.json":      {{"data": map[string]any{"status": "succeeded"}}},
+		"event-job-received.json":       {{"data": map[string]any{"queue": "q", "delivery": 0, "redrives": 0, "job_seq": 1}}},
+		"event-dead-letter-edited.json": {{"data": map[string]any{"queue": "q", "by": "a@b", "seq": 1, "reason": "timeout", "redrives": 0}}},
+		"event-dead-letter-purged.json": {{"data": map[string]any{"queue": "q", "by": "", "seq": 1, "reason": "timeout", "redrives": 0}}, {"type": "understudy.dead_letter.read"}},
+		"event-job-dead-lettered.json":  {{"data": map[string]any{"queue": "q", "reason": "bored", "redrives": 0}}},
+		"dead-letter.json":              {{"reason": "bored"}, {"headers": nil}, {"headers": map[string]any{"a": "b"}}, {"attempts": nil}, {"time": ""}},
 	} {
 		kind, _, _ := strings.Cut(name, "-")
 		if kind == "dead" {
@@ -139,6 +141,7 @@ func TestSchemasAndTypesAgree(t *testing.T) {
 		"event#/$defs/waiting":         reflect.TypeFor[job.Waiting](),
 		"event#/$defs/completed":       reflect.TypeFor[job.Completed](),
 		"event#/$defs/dead_lettered":   reflect.TypeFor[job.DeadLettered](),
+		"event#/$defs/letter_handled":  reflect.TypeFor[job.LetterHandled](),
 		"event#/$defs/breaker_changed": reflect.TypeFor[job.BreakerChanged](),
 		"dead-letter":                  reflect.TypeFor[job.DeadLetter](),
 		"job#/$defs/policy":            reflect.TypeFor[job.Policy](),

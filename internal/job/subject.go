@@ -87,6 +87,12 @@ func (s Subjects) EventsStream() string { return s.stream("EVENTS") }
 // DeadStream names the stream of dead letters.
 func (s Subjects) DeadStream() string { return s.stream("DEAD") }
 
+// PayloadsBucket names the object store of payloads that are too big for a message.
+func (s Subjects) PayloadsBucket() string { return s.stream("PAYLOADS") }
+
+// AnswersBucket names the object store of answers that are too big for a message.
+func (s Subjects) AnswersBucket() string { return s.stream("ANSWERS") }
+
 // Parse splits a subject such as "llm.jobs.<queue>.<id>" into its kind, queue
 // and id, and checks them. It returns a *[FieldError] that names what is wrong.
 func (s Subjects) Parse(subject string) (kind, queue, id string, err error) {

@@ -110,7 +110,7 @@ func TestTheTablesOfTheDocumentNameEveryField(t *testing.T) {
 		"Result":      fields(reflect.TypeFor[job.Result]()),
 		"Attempts":    fields(reflect.TypeFor[job.Attempt]()),
 		"Dead letter": fields(reflect.TypeFor[job.DeadLetter]()),
-		"Headers":     {job.HeaderReplyTo, "Nats-Msg-Id", job.HeaderTraceParent, job.HeaderRedrives, job.HeaderJobSeq, job.HeaderAttempt},
+		"Headers":     {job.HeaderReplyTo, "Nats-Msg-Id", job.HeaderTraceParent, job.HeaderRedrives, job.HeaderOriginal, job.HeaderPayload, job.HeaderJobSeq, job.HeaderAttempt},
 	} {
 		var have []string
 		for _, row := range rows(t, heading) {
@@ -171,6 +171,7 @@ func TestTheTableOfSubjectsNamesEverySubjectAndStream(t *testing.T) {
 	for _, name := range []string{
 		s.Job("<queue>", "<id>"), s.Result("<queue>", "<id>"), s.Done("<queue>", "<id>"), s.Event("<queue>", "<id>"), s.Dead("<queue>", "<id>"),
 		s.Breaker("<backend>"), s.Endpoint("complete"), s.Endpoint("submit"), s.JobsStream(), s.ResultsStream(), s.EventsStream(), s.DeadStream(),
+		s.PayloadsBucket(), s.AnswersBucket(),
 	} {
 		require.Contains(t, part, "`"+name+"`")
 	}
