@@ -23,7 +23,8 @@ type Options struct {
 	// MaxPayload is the largest message in bytes; 0 means the server's 1 MiB.
 	MaxPayload int32
 	// Config is the text of a nats-server configuration file, for accounts,
-	// users and permissions. Address, store and logging in it are overridden.
+	// users and permissions. Addresses, store and logging in it are overridden, and
+	// it is not monitored.
 	Config string
 	// StoreDir is the JetStream store; empty means a new temporary directory
 	// that the test removes.
@@ -44,6 +45,7 @@ type Server struct {
 	opts       Options
 	configFile string
 	port       int
+	member     *membership // of a cluster; nil without one
 
 	mu  sync.Mutex // guards srv
 	srv *server.Server
@@ -59,6 +61,15 @@ func Run(tb testing.TB) *Server {
 // RunWith is [Run] with options.
 func RunWith(tb testing.TB, opts Options) *Server {
 	tb.Helper()
+	s := newServer(tb, opts)
+	tb.Cleanup(s.stop)
+	s.Start(tb)
+	return s
+}
+
+// newServer prepares a server that nobody has started.
+func newServer(tb testing.TB, opts Options) *Server {
+	tb.Helper()
 	s := &Server{opts: opts, port: server.RANDOM_PORT, StoreDir: opts.StoreDir}
 	if s.StoreDir == "" {
 		s.StoreDir = tb.TempDir()
@@ -69,8 +80,6 @@ func RunWith(tb testing.TB, opts Options) *Server {
 			tb.Fatalf("write the server's configuration: %v", err)
 		}
 	}
-	tb.Cleanup(s.stop)
-	s.Start(tb)
 	return s
 }
 
@@ -84,7 +93,7 @@ func (s *Server) Start(tb testing.TB) {
 	if s.srv != nil {
 		tb.Fatalf("the NATS server runs already")
 	}
-	srv, err := s.newServer()
+	srv, err := s.prepare()
 	if err != nil {
 		tb.Fatalf("start a NATS server: %v", err)
 	}
@@ -93,9 +102,15 @@ func (s *Server) Start(tb testing.TB) {
 	if !srv.ReadyForConnections(readyTimeout) {
 		tb.Fatalf("the NATS server is not ready after %s", readyTimeout)
 	}
+	if s.URL != "" { // a restart; others may be reading it
+		return
+	}
 	s.URL = srv.ClientURL()
 	if addr, ok := srv.Addr().(*net.TCPAddr); ok {
 		s.port = addr.Port
+	}
+	if s.member != nil {
+		s.member.port = srv.ClusterAddr().Port
 	}
 }
 
@@ -118,13 +133,18 @@ func (s *Server) Restart(tb testing.TB) {
 // come after the defaults and may change that.
 func (s *Server) Conn(tb testing.TB, opts ...nats.Option) *nats.Conn {
 	tb.Helper()
+	return connect(tb, s.URL, opts...)
+}
+
+func connect(tb testing.TB, url string, opts ...nats.Option) *nats.Conn {
+	tb.Helper()
 	all := append([]nats.Option{
 		nats.Name(tb.Name()),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(10 * time.Millisecond),
 		nats.ReconnectJitter(0, 0),
 	}, opts...)
-	nc, err := nats.Connect(s.URL, all...)
+	nc, err := nats.Connect(url, all...)
 	if err != nil {
 		tb.Fatalf("connect to the NATS server: %v", err)
 	}
@@ -139,9 +159,7 @@ func (s *Server) InProcess() nats.Option { return nats.InProcessServer(s) }
 // InProcessConn implements [nats.InProcessConnProvider] for the server that runs
 // at the moment.
 func (s *Server) InProcessConn() (net.Conn, error) {
-	s.mu.Lock()
-	srv := s.srv
-	s.mu.Unlock()
+	srv := s.running()
 	if srv == nil {
 		return nil, errors.New("the NATS server is stopped")
 	}
@@ -151,7 +169,12 @@ func (s *Server) InProcessConn() (net.Conn, error) {
 // JetStream returns the JetStream interface of a new [Server.Conn].
 func (s *Server) JetStream(tb testing.TB, opts ...nats.Option) jetstream.JetStream {
 	tb.Helper()
-	js, err := jetstream.New(s.Conn(tb, opts...))
+	return openJetStream(tb, s.Conn(tb, opts...))
+}
+
+func openJetStream(tb testing.TB, nc *nats.Conn) jetstream.JetStream {
+	tb.Helper()
+	js, err := jetstream.New(nc)
 	if err != nil {
 		tb.Fatalf("open JetStream: %v", err)
 	}
@@ -162,9 +185,7 @@ func (s *Server) JetStream(tb testing.TB, opts ...nats.Option) jetstream.JetStre
 // breaks. The clients reconnect if they want to. It returns how many there were.
 func (s *Server) DropClients(tb testing.TB) int {
 	tb.Helper()
-	s.mu.Lock()
-	srv := s.srv
-	s.mu.Unlock()
+	srv := s.running()
 	if srv == nil {
 		return 0
 	}
@@ -180,6 +201,13 @@ func (s *Server) DropClients(tb testing.TB) int {
 	return len(conns.Conns)
 }
 
+// running is the server that runs at the moment; nil when it is stopped.
+func (s *Server) running() *server.Server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.srv
+}
+
 func (s *Server) stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,9 +219,9 @@ func (s *Server) stop() {
 	s.srv = nil
 }
 
-// newServer builds the options anew for every start, because the server keeps
-// and changes the ones it gets.
-func (s *Server) newServer() (*server.Server, error) {
+// prepare builds the options anew for every start, because the server keeps and
+// changes the ones it gets.
+func (s *Server) prepare() (*server.Server, error) {
 	opts := &server.Options{}
 	if s.configFile != "" {
 		var err error
@@ -203,6 +231,7 @@ func (s *Server) newServer() (*server.Server, error) {
 	}
 	opts.Host = "127.0.0.1"
 	opts.Port = s.port
+	opts.HTTPHost, opts.HTTPPort = "", 0
 	opts.JetStream = true
 	opts.StoreDir = s.StoreDir
 	opts.NoLog = true
@@ -214,5 +243,8 @@ func (s *Server) newServer() (*server.Server, error) {
 	// Limits, not reservations; without them the server derives them from the disk.
 	opts.JetStreamMaxMemory = 256 << 20
 	opts.JetStreamMaxStore = 4 << 30
+	if s.member != nil {
+		s.member.join(s, opts)
+	}
 	return server.NewServer(opts)
 }
