@@ -26,12 +26,14 @@ type Delivery struct {
 	Payload []byte
 	Header  job.Header
 
-	nc *nats.Conn
+	nc     *nats.Conn
+	stream string // that the job is in
 
 	mu       sync.Mutex // guards the rest
 	reply    string     // where the newest delivery of this job is acknowledged
 	number   int
-	returned bool // given back: what comes now is for the next to take it
+	returned bool   // given back: what comes now is for the next to take it
+	moved    func() // ends the wait for an answer at reply, once that changes; nil while there is none
 }
 
 // Number counts how often the server has handed this job out, from 1.
@@ -43,7 +45,47 @@ func (d *Delivery) Number() int {
 
 // Ack tells the server that the job is done and waits until the server has it,
 // which does not prove that this worker still held the lease.
-func (d *Delivery) Ack(ctx context.Context) error { return d.settle(ctx, []byte("+ACK")) }
+//
+// A server that came back may know less of what it handed out than of what was
+// acknowledged, and then answers nothing. So where no answer comes, the stream is
+// asked whether the job has left it.
+func (d *Delivery) Ack(ctx context.Context) error {
+	try, cancel := context.WithTimeout(ctx, ackTimeout)
+	defer cancel()
+	err := d.settle(try, []byte("+ACK"))
+	if err != nil && d.gone(ctx) {
+		return nil
+	}
+	return err
+}
+
+// ackTimeout bounds the wait for the server's answer to an ack.
+const ackTimeout = 2 * time.Second
+
+// noMessage is the server's code for a sequence that holds no message.
+const noMessage = 10037
+
+// gone reports whether the stream says that the job has left it.
+func (d *Delivery) gone(ctx context.Context) bool {
+	body, err := json.Marshal(struct {
+		Seq uint64 `json:"seq"`
+	}{d.Seq})
+	if err != nil || d.stream == "" {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
+	defer cancel()
+	msg, err := d.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+d.stream, body)
+	if err != nil {
+		return false
+	}
+	var answer struct {
+		Error struct {
+			Code int `json:"err_code"`
+		} `json:"error"`
+	}
+	return json.Unmarshal(msg.Data, &answer) == nil && answer.Error.Code == noMessage
+}
 
 // Return gives the job back; it is handed out again after delay. It waits until
 // the server has it.
@@ -64,11 +106,26 @@ func (d *Delivery) Return(ctx context.Context, delay time.Duration) error {
 }
 
 func (d *Delivery) settle(ctx context.Context, verb []byte) error {
-	_, err := d.nc.RequestWithContext(ctx, d.replySubject(), verb)
-	if err != nil {
-		return fmt.Errorf("settle job %s (%s): %w", d.ID, verb[:4], err)
+	for {
+		try, cancel := context.WithCancel(ctx)
+		_, err := d.nc.RequestWithContext(try, d.settleAt(cancel), verb)
+		moved := try.Err() != nil && ctx.Err() == nil
+		cancel()
+		switch {
+		case err == nil:
+			return nil
+		case !moved: // else nobody answers there any more: a consumer that was made anew does not
+			return fmt.Errorf("settle job %s (%s): %w", d.ID, verb[:4], err)
+		}
 	}
-	return nil
+}
+
+// settleAt is where the job is settled; moved is called when that changes.
+func (d *Delivery) settleAt(moved func()) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.moved = moved
+	return d.reply
 }
 
 // extend prolongs the lease, unless the job was returned: that would undo the
@@ -103,6 +160,9 @@ func (d *Delivery) adopt(newer *Delivery) bool {
 		return false
 	}
 	d.reply, d.number = reply, number
+	if d.moved != nil {
+		d.moved()
+	}
 	return true
 }
 
@@ -120,6 +180,6 @@ func newDelivery(nc *nats.Conn, queue, subjectPrefix string, msg *nats.Msg) (d *
 		Queue: queue, ID: msg.Subject[len(subjectPrefix):],
 		Seq: meta.Sequence.Stream, Published: meta.Timestamp,
 		Payload: msg.Data, Header: job.Header(msg.Header),
-		nc: nc, reply: msg.Reply, number: int(meta.NumDelivered),
+		nc: nc, stream: meta.Stream, reply: msg.Reply, number: int(meta.NumDelivered),
 	}, meta.NumPending, nil
 }

@@ -18,6 +18,10 @@ const (
 	pullExpires = 5 * time.Second
 	// pullLost is how long after its expiry an unanswered pull counts as lost.
 	pullLost = 3 * time.Second
+	// pullDoubt is how long after it was sent a pull of a queue with a backlog, which
+	// is answered at once, is made anew: a consumer that is being deleted swallows
+	// the pulls of that moment.
+	pullDoubt = time.Second
 	// pollEvery is the pause between looks at an empty queue where there are too
 	// few slots to leave a pull standing at every queue.
 	pollEvery = 50 * time.Millisecond
@@ -75,6 +79,7 @@ type pull struct {
 	open  int       // jobs it may still bring
 	until time.Time // when it counts as lost
 	hold  time.Time // until when other queues wait for it
+	doubt time.Time // when it is made anew unless there was an answer; zero for never
 }
 
 // inlet is where the answers to a poller's pulls arrive. It only sends to the
@@ -161,7 +166,7 @@ func (p *poller) count(in *inlet, pending uint64) {
 	if in != p.inlet {
 		return // of a pull that was given up
 	}
-	p.backlog = pending > 0
+	p.backlog, p.pull.doubt = pending > 0, time.Time{}
 	if p.pull.open--; p.pull.open <= 0 {
 		p.finish()
 	}
@@ -233,11 +238,15 @@ func (p *poller) finish() { p.pull = pull{} }
 
 // request sends a pull for n jobs.
 func (p *poller) request(ctx context.Context, n int, wait time.Duration) {
+	at("before pull")
 	p.pulls++
 	now := time.Now()
 	p.pull = pull{id: strconv.FormatUint(p.pulls, 10), open: n, until: now.Add(wait + p.source.lost)}
 	if wait == 0 {
 		p.pull.hold = now.Add(pullHold)
+	}
+	if p.backlog {
+		p.pull.doubt = now.Add(pullDoubt)
 	}
 	// no_wait with an expiry: the server waits for the first job, sends what
 	// there is and ends the pull, so that no slot stands idle behind it.
@@ -251,6 +260,19 @@ func (p *poller) request(ctx context.Context, n int, wait time.Duration) {
 	}
 	if err != nil {
 		p.end(ctx, ended{poller: p, reason: endRefused, err: err})
+	}
+}
+
+// doubtful reports whether the pull should have been answered by now.
+func (p pull) doubtful(now time.Time) bool { return !p.doubt.IsZero() && now.After(p.doubt) }
+
+// renew gives up the pull under way. The next one is to be answered at once,
+// jobs or not.
+func (p *poller) renew(ctx context.Context) {
+	p.backlog = false
+	p.source.forget()
+	if err := p.open(); err != nil { // closed: the next connection opens it
+		p.source.cfg.Logger.WarnContext(ctx, "pull could not be made anew", "queue", p.queue.Name, "err", err)
 	}
 }
 
@@ -292,13 +314,23 @@ func (s *Source) pull(ctx context.Context) time.Duration {
 		// one that is made then.
 		return pollEvery
 	}
+	if s.cfg.Paused != nil && s.cfg.Paused() {
+		for _, p := range s.pollers {
+			p.heard = false // the first pull afterwards is answered at once
+		}
+		return pollEvery
+	}
 	now := time.Now()
 	free := s.free
 	held := false
 	var ready []*poller
 	for _, p := range s.pollers {
-		if p.pull.id != "" && now.After(p.pull.until) {
+		switch {
+		case p.pull.id == "":
+		case now.After(p.pull.until):
 			p.end(ctx, ended{poller: p, reason: endLost, err: errNoAnswer})
+		case p.pull.doubtful(now):
+			p.renew(ctx)
 		}
 		switch {
 		case p.pull.id != "":
@@ -333,6 +365,9 @@ func (s *Source) look(held bool) time.Duration {
 		switch {
 		case p.pull.id != "":
 			look = min(look, p.pull.until.Sub(now))
+			if !p.pull.doubt.IsZero() {
+				look = min(look, p.pull.doubt.Sub(now))
+			}
 			if held && p.pull.hold.After(now) {
 				look = min(look, p.pull.hold.Sub(now))
 			}

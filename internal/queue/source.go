@@ -20,7 +20,7 @@ type Weighted struct {
 	Weight int
 }
 
-// SourceConfig is what a [Source] is made of. Every field is required.
+// SourceConfig is what a [Source] is made of. Every field but Paused is required.
 type SourceConfig struct {
 	Conn   *nats.Conn
 	JS     jetstream.JetStream
@@ -29,6 +29,10 @@ type SourceConfig struct {
 	// Slots is how many jobs may be held at once.
 	Slots  int
 	Logger *slog.Logger
+	// Paused tells whether no job is to be taken at the moment; nil means never.
+	// It is asked before every pull and must not block. Jobs of a pull that is
+	// under way still come.
+	Paused func() bool
 }
 
 // Source takes jobs from the queues for a bounded number of slots. It never
@@ -188,6 +192,16 @@ func (s *Source) serve(ctx context.Context, connected <-chan nats.Status, handle
 // reopen starts the pulls anew after the connection was away: whether the server
 // still has the old ones is not known.
 func (s *Source) reopen(ctx context.Context) {
+	s.forget()
+	for _, p := range s.pollers {
+		if err := p.open(); err != nil { // closed again: the next connection comes through here
+			s.cfg.Logger.WarnContext(ctx, "pulls could not be started anew", "queue", p.queue.Name, "err", err)
+		}
+	}
+}
+
+// forget drops the inlets that can bring nothing any more.
+func (s *Source) forget() {
 	s.inlets = slices.DeleteFunc(s.inlets, func(in *inlet) bool {
 		select {
 		case <-in.closed:
@@ -196,11 +210,6 @@ func (s *Source) reopen(ctx context.Context) {
 			return false
 		}
 	})
-	for _, p := range s.pollers {
-		if err := p.open(); err != nil { // closed again: the next connection comes through here
-			s.cfg.Logger.WarnContext(ctx, "pulls could not be started anew", "queue", p.queue.Name, "err", err)
-		}
-	}
 }
 
 // takeAll handles everything that is there.

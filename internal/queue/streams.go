@@ -41,7 +41,10 @@ type Layout struct {
 }
 
 // lease is Lease or its default.
-func (l Layout) lease() time.Duration { return cmp.Or(l.Lease, DefaultLease) }
+func (l Layout) lease() time.Duration { return cmp.Or(l.Lease, shortLease(), DefaultLease) }
+
+// Heartbeat is how often a worker extends the lease of a job it runs.
+func (l Layout) Heartbeat() time.Duration { return l.lease() / extensions }
 
 // Streams returns the configuration of every stream.
 func (l Layout) Streams() []jetstream.StreamConfig {
@@ -158,6 +161,22 @@ func (l Layout) ensureConsumer(ctx context.Context, js jetstream.JetStream, want
 		return jetstream.ConsumerConfig{}, err
 	}
 	return consumer.CachedInfo().Config, nil
+}
+
+// CheckStream lists what differs in one of our streams from what [Layout.Ensure]
+// would make; nothing for a stream that is not ours. It asks no server.
+func (l Layout) CheckStream(have jetstream.StreamConfig) []Difference {
+	for _, want := range l.Streams() {
+		if want.Name == have.Name {
+			return compareStream(have, want)
+		}
+	}
+	return nil
+}
+
+// CheckConsumer is [Layout.CheckStream] for the consumer of a queue.
+func (l Layout) CheckConsumer(queue string, have jetstream.ConsumerConfig) []Difference {
+	return compareConsumer(l.Subjects.JobsStream(), have, l.Consumer(queue))
 }
 
 // compareStream lists what a promise of ours rests on and is not so.
