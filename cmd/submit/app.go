@@ -64,6 +64,8 @@ type app struct {
 	// load reads the environment; see environment.
 	load func() environment
 	env  *environment
+	// loadWorker reads what concerns a worker; only explain asks.
+	loadWorker func() workerSettings
 }
 
 // environment is what the environment says. It is read once.

@@ -182,6 +182,10 @@ func (a *app) explain(out outcome) {
 		a.note("submit: the result of job %s cannot be read: %v", out.id, out.unreadable)
 		return
 	}
+	if out.missing != nil && out.result.Status == job.Succeeded {
+		a.note("submit: job %s succeeded, but its answer is too big for a message and cannot be had: %s", out.id, oneLine(out.missing.Error(), 500))
+		return
+	}
 	r := out.result
 	class, message := "no reason given", ""
 	if r.Error != nil {

@@ -184,7 +184,7 @@ func TestAQuestionThatIsTooBigForTheServerIsRefusedWithTheSizes(t *testing.T) {
 	b.ensure("default")
 	code, _, stderr := b.submit("-id", "q", strings.Repeat("x", 4<<10))
 	require.Equal(t, exitUsage, code)
-	require.Equal(t, "submit: job q has 4149 bytes; the server takes 4096 (max_payload)\n", stderr)
+	require.Equal(t, "submit: job q has 4149 bytes; the server takes 4096 (max_payload). Bigger ones need the object store LLM_PAYLOADS: workers make it, unless WORKER_MAX_PAYLOAD is 0\n", stderr)
 	require.Zero(t, b.queued())
 }
 
@@ -326,7 +326,7 @@ func TestAWrongJobIsRefusedBeforeItIsPublished(t *testing.T) {
 		"{":                                   "payload: is not valid JSON: see byte 1 of 1",
 		"[]":                                  "payload: must be an object, not an array",
 		`{"route":"x"}`:                       "body: is required, or messages, prompt or input of a bare request",
-		`{"body":{"messages":[]},"colour":1}`: "colour: is no field of a job; there are: custom_id, method, url, body, route, chain, primary, policy, timeout_ms, deadline, reply_to, events_to, metadata",
+		`{"body":{"messages":[]},"colour":1}`: "colour: is no field of a job; there are: custom_id, method, url, body, route, chain, primary, policy, timeout_ms, not_before, deadline, reply_to, events_to, metadata",
 		`{"body":{"messages":[]},"id":"a b"}`: "id: ' ' is not allowed; use A-Z a-z 0-9 _ -",
 		`{"body":{"messages":[]},"reply_to":"*"}`: "reply_to: holds a wildcard where none is allowed",
 	} {

@@ -74,7 +74,7 @@ func (a *app) batch(ctx context.Context, o *batchOptions, args []string) error {
 		return err
 	}
 	defer done()
-	if err := in.fits(c.nc.MaxPayload()); err != nil {
+	if err := in.fits(ctx, c); err != nil {
 		return err
 	}
 	out, err := newOutput(o.out, len(in.lines))

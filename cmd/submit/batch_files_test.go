@@ -32,12 +32,12 @@ func TestEveryWrongLineIsNamedAndNothingIsQueued(t *testing.T) {
 	require.Equal(t, exitUsage, code)
 	require.Empty(t, stdout)
 	require.Equal(t, "submit: "+in+`: 6 lines are wrong, nothing is queued
-line 2: colour: is no field of a job; there are: custom_id, method, url, body, route, chain, primary, policy, timeout_ms, deadline, reply_to, events_to, metadata
+line 2: colour: is no field of a job; there are: custom_id, method, url, body, route, chain, primary, policy, timeout_ms, not_before, deadline, reply_to, events_to, metadata
 line 4: payload: is not valid JSON: see byte 2 of 8
 line 5: custom_id: is that of line 1, too
 line 6: policy.max_attempts: must be between 1 and 1000
 line 7: body.input: is required by url /v1/embeddings; with messages it is /v1/chat/completions
-line 8: is longer than 8388608 bytes
+line 8: is longer than 67108864 bytes
 `, stderr)
 	require.Zero(t, b.queued())
 	require.NoFileExists(t, out)
@@ -52,7 +52,7 @@ func TestLinesTheServerWouldNotTakeAreNamedBeforeAnythingIsQueued(t *testing.T) 
 	in := b.file("in.jsonl", rows(1)+long+rows(2)[len(rows(1)):]+long)
 	code, _, stderr := b.submit("batch", in, "-o", filepath.Join(t.TempDir(), "out.jsonl"))
 	require.Equal(t, exitUsage, code)
-	require.Equal(t, "submit: 2 lines are too big, nothing is queued\n"+
+	require.Equal(t, "submit: 2 lines are too big, nothing is queued. Bigger ones need the object store LLM_PAYLOADS: workers make it, unless WORKER_MAX_PAYLOAD is 0\n"+
 		"line 2: has 1058 bytes; the server takes 1024 (max_payload)\nline 4: has 1058 bytes; the server takes 1024 (max_payload)\n", stderr)
 	require.Zero(t, b.queued())
 }

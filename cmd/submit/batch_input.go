@@ -12,13 +12,13 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"understudy/internal/job"
 )
 
-// maxLine is the longest line of a batch file, in bytes. A NATS server takes 1
-// MiB unless told otherwise, and never more than 64.
-const maxLine = 8 << 20
+// maxLine is the longest line of a batch file, in bytes: as long as a job may be.
+const maxLine = maxJob
 
 // batchHash is how many bytes of the content's hash name a batch.
 const batchHash = 10
@@ -59,7 +59,7 @@ func (a *app) readInput(ctx context.Context, name string, o *batchOptions) (*inp
 		return nil, err
 	}
 	hash := sha256.New()
-	s := &scanner{in: in, decoder: decoder, queue: o.queue, seen: make(map[string]int)}
+	s := &scanner{in: in, decoder: decoder, queue: o.queue, seen: make(map[string]int), now: a.now()}
 	if err := s.scan(ctx, io.TeeReader(file, hash)); err != nil {
 		in.close()
 		if ctx.Err() != nil {
@@ -117,17 +117,25 @@ func (in *input) owns(l *line, customID string) bool {
 }
 
 // fits returns an error that lists every line the server would not take.
-func (in *input) fits(limit int64) error {
+func (in *input) fits(ctx context.Context, c *client) error {
 	var wrong []string
 	for _, l := range in.lines {
-		if int64(l.size) > limit {
-			wrong = append(wrong, fmt.Sprintf("line %d: has %d bytes; the server takes %d (max_payload)", l.number, l.size, limit))
+		if int64(l.size) > c.nc.MaxPayload() {
+			wrong = append(wrong, fmt.Sprintf("line %d: has %d bytes; the server takes %d (max_payload)", l.number, l.size, c.nc.MaxPayload()))
 		}
 	}
 	if len(wrong) == 0 {
 		return nil
 	}
-	return usage("", "%s too big, nothing is queued\n%s", isAre(len(wrong), "line"), strings.Join(wrong, "\n"))
+	has, err := c.store.HasPayloads(ctx)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil || has:
+		return err
+	}
+	return usage("", "%s too big, nothing is queued. Bigger ones need the object store %s: workers make it, unless WORKER_MAX_PAYLOAD is 0\n%s",
+		isAre(len(wrong), "line"), c.subjects.PayloadsBucket(), strings.Join(wrong, "\n"))
 }
 
 // scanner reads and checks a batch file.
@@ -136,6 +144,7 @@ type scanner struct {
 	decoder *job.Decoder
 	queue   string
 	seen    map[string]int // the line of each custom_id
+	now     time.Time
 	wrong   []string
 }
 
@@ -195,6 +204,9 @@ func (s *scanner) line(l line, text []byte) {
 	// The batch is not known yet; an id of its length is checked with -id.
 	own := "b" + lineSuffix(l.number)
 	j, err := s.decoder.Decode(s.queue, own, trimmed, nil)
+	if err == nil {
+		err = j.CheckAhead(s.now)
+	}
 	if err != nil {
 		s.bad(l, err)
 		return

@@ -124,8 +124,11 @@ func (b *batchRun) lookUp(ctx context.Context, keys []key) ([]outcome, error) {
 	var ended []outcome
 	for _, s := range found {
 		if s.final {
-			ended = append(ended, s.outcome)
+			ended = append(ended, b.c.whole(ctx, s.outcome))
 		}
+	}
+	if ctx.Err() != nil { // an answer may be missing because of that
+		return nil, context.Cause(ctx)
 	}
 	return ended, nil
 }

@@ -52,7 +52,7 @@ func TestEveryCommandTeachesItself(t *testing.T) {
 			require.LessOrEqual(t, len([]rune(line)), 121, "%s: %s", path(c), line)
 		}
 	})
-	require.Equal(t, 10, n)
+	require.Equal(t, 15, n)
 }
 
 func TestHelpComesFromBehindTheArgumentsToo(t *testing.T) {
@@ -119,8 +119,24 @@ func TestWrongCommandLinesSayWhatIsWrong(t *testing.T) {
 		{[]string{"dead", "ls", ">"}, `">" cannot be the id of a job`},
 		{[]string{"dead", "show"}, "give one ID, not 0"},
 		{[]string{"dead", "show", "b.*"}, `"b.*" cannot be the id of a job`},
-		{[]string{"dead", "redrive"}, "give IDs, or -all"},
+		{[]string{"dead", "redrive"}, "give IDs, a filter or -all"},
 		{[]string{"dead", "redrive", "a", "-all"}, "give IDs or -all, not both"},
+		{[]string{"dead", "redrive", "-rate", "-1", "-all"}, "-rate -1: must be more than nothing"},
+		{[]string{"dead", "redrive", "-max", "-1", "-all"}, "-max -1: must be 0 or more"},
+		{[]string{"dead", "redrive", "-all", "-wait", "-dry-run"}, "-dry-run and -wait exclude each other"},
+		{[]string{"dead", "ls", "-older", "-1h"}, "-older -1h0m0s: must be more than nothing"},
+		{[]string{"dead", "ls", "-newer", "-1h"}, "-newer -1h0m0s: must be more than nothing"},
+		{[]string{"dead", "ls", "-older", "2h", "-newer", "1h"}, "-older 2h0m0s and -newer 1h0m0s: nothing is both"},
+		{[]string{"dead", "ls", "-batch", "b", "x"}, "give IDs or -batch, not both"},
+		{[]string{"dead", "ls", "-batch", "b.*"}, `"b.*" cannot be the id of a job`},
+		{[]string{"dead", "edit"}, "give one ID, not 0"},
+		{[]string{"dead", "edit", "x"}, "there is no terminal for an editor: give the job with -f, or its fields with -set"},
+		{[]string{"dead", "edit", "x", "-f", "-", "-set", "a=1"}, "-f, -set and -restore exclude each other"},
+		{[]string{"dead", "edit", "x", "-restore", "-wait"}, "-wait goes with -redrive"},
+		{[]string{"dead", "purge", "-yes"}, "give IDs, a filter or -all"},
+		{[]string{"dead", "purge", "x"}, "there is no terminal to confirm it on: say -yes to delete for good, or -dry-run to see what"},
+		{[]string{"dead", "purge", "-orphans", "-queue", "low"}, "-orphans goes with -older and -dry-run only"},
+		{[]string{"dead", "purge", "-orphans", "x"}, "-orphans goes with -older and -dry-run only"},
 	} {
 		code, out, stderr := offline(t, "", tc.args...)
 		require.Equal(t, exitUsage, code, "%v: %s", tc.args, stderr)

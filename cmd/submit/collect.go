@@ -164,6 +164,18 @@ func (col *collector) lookFor(k key) (awaited, bool) {
 // next blocks until one of the awaited jobs has ended and returns how. The error
 // is the cause of ctx.
 func (col *collector) next(ctx context.Context) (outcome, error) {
+	o, err := col.one(ctx)
+	if err != nil {
+		return outcome{}, err
+	}
+	if o = col.c.whole(ctx, o); o.missing != nil && ctx.Err() != nil {
+		return outcome{}, context.Cause(ctx)
+	}
+	return o, nil
+}
+
+// one is next, without an answer that is in the object store.
+func (col *collector) one(ctx context.Context) (outcome, error) {
 	idle := time.NewTicker(col.every)
 	defer idle.Stop()
 	hush := time.NewTimer(quietAfter)

@@ -24,7 +24,7 @@ submit <command> [flags] [arguments]`,
 		LongHelp: `EXAMPLES
   submit "Why is the sky blue?"
   submit batch rows.jsonl -o answers.jsonl`,
-		Subcommands: []*ffcli.Command{t.ask(), t.job(), t.batch(), t.watch(), t.result(), t.dead()},
+		Subcommands: []*ffcli.Command{t.ask(), t.job(), t.batch(), t.watch(), t.result(), t.dead(), t.explain(), t.doctor(), t.reconcile()},
 	}
 	return t.command(root, func(ctx context.Context, args []string) error {
 		switch {
@@ -49,7 +49,7 @@ submit <command> [flags] [arguments]`,
 // reserved are the names of commands to come. As prompts they would cost money
 // and seem to have worked.
 func reserved() []string {
-	return []string{"cancel", "stats", "sessions", "breakers", "doctor", "explain", "reconcile"}
+	return []string{"cancel", "stats", "sessions", "breakers"}
 }
 
 func (t *tree) ask() *ffcli.Command {
@@ -166,74 +166,70 @@ EXAMPLES
 	})
 }
 
-func (t *tree) dead() *ffcli.Command {
+func (t *tree) explain() *ffcli.Command {
+	fs := t.flags("submit explain")
+	opts := &explainOptions{}
+	fs.StringVar(&opts.file, "f", "-", "the `file` with the job; - is standard input")
+	fs.Func("as", "how a call ends, given once for each call: an `end`", func(value string) error {
+		opts.as = append(opts.as, value)
+		return nil
+	})
+	fs.BoolVar(&opts.list, "list", false, "list the recorded answers of real providers")
+	fs.BoolVar(&opts.json, "json", false, "print the path as JSON on one line")
 	return t.command(&ffcli.Command{
-		Name: "dead", FlagSet: t.flags("submit dead"),
-		ShortHelp:  "Lists, shows and redrives dead letters: jobs that failed everywhere.",
-		ShortUsage: "submit dead <command> [flags] [arguments]",
-		LongHelp: `EXAMPLES
-  submit dead ls
-  submit dead redrive -all -class rate_limit -wait`,
-		Subcommands: []*ffcli.Command{t.deadList(), t.deadShow(), t.deadRedrive()},
-	}, nil)
-}
-
-func (t *tree) deadList() *ffcli.Command {
-	fs := t.flags("submit dead ls")
-	opts := &deadOptions{}
-	deadFlags(fs, opts)
-	fs.IntVar(&opts.limit, "limit", defaultLimit, "list the newest `number` only; 0: all")
-	fs.BoolVar(&opts.json, "json", false, "print one JSON object per dead letter, without prompts")
-	return t.command(&ffcli.Command{
-		Name: "ls", FlagSet: fs,
-		ShortHelp:  "Lists dead letters, the newest last.",
-		ShortUsage: "submit dead ls [ID…] [flags]",
-		LongHelp: `An ID may be a pattern: "b.*" is the whole batch b.
+		Name: "explain", FlagSet: fs,
+		ShortHelp:  "Shows the path a job would take, without a call.",
+		ShortUsage: "submit explain -f job.json [-as END]…",
+		LongHelp: `It reads the same environment as a worker (BACKENDS, FALLBACK_*, ROUTE_*) and
+needs neither NATS nor a provider. An END is ok, a status (503), a class of error
+(timeout, rate_limit, quota, …) or the id of a recorded answer (-list), and may
+say how long the call takes: 429@300ms. The first END is that of the first call,
+and so on; calls beyond them succeed. NAME=END is of a call of the backend NAME,
+whose further calls end like the last one given. Without -as all calls time out.
 
 EXAMPLES
-  submit dead ls
-  submit dead ls 'b.*' -class timeout -limit 0`,
-	}, func(ctx context.Context, args []string) error { return t.app.deadList(ctx, opts, args) })
+  submit explain -f job.json -as openrouter=timeout -as vllm=ok@7s
+  submit explain -f job.json -as openai-429-insufficient-quota -as 503`,
+	}, func(ctx context.Context, args []string) error { return t.app.explainPath(ctx, opts, args) })
 }
 
-func (t *tree) deadShow() *ffcli.Command {
-	fs := t.flags("submit dead show")
-	opts := &deadOptions{}
-	fs.StringVar(&opts.queue, "queue", "", "look in this `queue` only")
-	fs.BoolVar(&opts.payload, "payload", false, "show the job too: it holds the prompt")
-	fs.BoolVar(&opts.json, "json", false, "print the dead letter as JSON on one line")
+func (t *tree) doctor() *ffcli.Command {
+	fs := t.flags("submit doctor")
+	opts := &doctorOptions{}
+	fs.BoolVar(&opts.json, "json", false, "print one JSON object per finding")
+	fs.BoolVar(&opts.verbose, "v", false, "list what is as it should be, too")
 	return t.command(&ffcli.Command{
-		Name: "show", FlagSet: fs,
-		ShortHelp:  "Shows one dead letter with every attempt.",
-		ShortUsage: "submit dead show ID [flags]",
-		LongHelp: `EXAMPLES
-  submit dead show row-17
-  submit dead show row-17 -json -payload | jq .job`,
-	}, func(ctx context.Context, args []string) error { return t.app.deadShow(ctx, opts, args) })
-}
-
-func (t *tree) deadRedrive() *ffcli.Command {
-	fs := t.flags("submit dead redrive")
-	opts := &deadOptions{}
-	deadFlags(fs, opts)
-	fs.BoolVar(&opts.all, "all", false, "all dead letters, but for what -class and -queue leave out")
-	fs.BoolVar(&opts.wait, "wait", false, "wait for the new results; the exit code tells how they are")
-	fs.BoolVar(&opts.json, "json", false, "print one JSON object per job, the result with -wait")
-	return t.command(&ffcli.Command{
-		Name: "redrive", FlagSet: fs,
-		ShortHelp:  "Puts the jobs of dead letters back into their queues.",
-		ShortUsage: "submit dead redrive ID… | -all [flags]",
-		LongHelp: `A job keeps its id; its new result replaces the failed one. The dead letter goes
-when the job is queued again. An ID may be a pattern: "b.*" is the whole batch b.
+		Name: "doctor", FlagSet: fs,
+		ShortHelp:  "Says what is wrong with server, streams, queues and workers, and how to mend it.",
+		ShortUsage: "submit doctor [flags]",
+		LongHelp: `It only reads. One finding is one line: its level, what was looked at, where, what
+was found and the mend. What this user may not see is a finding, too. Exit code 1
+says that there is a problem; warnings and notes are no problem. WORKER_REPLICAS,
+WORKER_RESULTS_MAX_AGE and WORKER_EVENTS_MAX_AGE should be those of the workers.
 
 EXAMPLES
-  submit dead redrive row-17 -wait
-  submit dead redrive -all -class quota -queue low`,
-	}, func(ctx context.Context, args []string) error { return t.app.deadRedrive(ctx, opts, args) })
+  submit doctor
+  submit doctor -json -v | jq -r 'select(.level == "problem") | .mend'`,
+	}, func(ctx context.Context, args []string) error { return t.app.doctor(ctx, opts, args) })
 }
 
-// deadFlags adds the flags that choose dead letters.
-func deadFlags(fs *flag.FlagSet, opts *deadOptions) {
-	fs.StringVar(&opts.queue, "queue", "", "only those of this `queue`")
-	fs.StringVar(&opts.class, "class", "", "only those that died of this `class` of error, such as timeout")
+func (t *tree) reconcile() *ffcli.Command {
+	fs := t.flags("submit reconcile")
+	opts := &reconcileOptions{}
+	fs.StringVar(&opts.queue, "queue", "", "only jobs of this `queue`")
+	fs.StringVar(&opts.batch, "batch", "", "only jobs of this `batch`")
+	fs.BoolVar(&opts.json, "json", false, "print one JSON object per job")
+	return t.command(&ffcli.Command{
+		Name: "reconcile", FlagSet: fs,
+		ShortHelp:  "Lists every job that has no end, where it is and what to do.",
+		ShortUsage: "submit reconcile [flags]",
+		LongHelp: `A job without an end is queued, redriven, running, waiting, settling, returning or
+stuck. Lost and unburied jobs must not exist: they were taken or failed, and
+neither the queue, a result nor a dead letter accounts for them. It only reads.
+Exit code 0 says that every job is accounted for, 1 that some need somebody.
+
+EXAMPLES
+  submit reconcile -queue low
+  submit reconcile -batch b -json | jq -r 'select(.state == "stuck") | .id'`,
+	}, func(ctx context.Context, args []string) error { return t.app.reconcile(ctx, opts, args) })
 }

@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -15,115 +12,119 @@ import (
 	"understudy/internal/results"
 )
 
-// defaultLimit is how many dead letters are listed unless -limit says otherwise.
-const defaultLimit = 50
+// The numbers of looking for the letter of a job that has just failed. A worker
+// stores the failed result, then the dead letter, then lets the job leave the
+// queue: somebody who was quick waits this long.
+const (
+	// letterTimeout bounds the wait for the letter, settleTimeout that for all three.
+	letterTimeout = 2 * time.Second
+	settleTimeout = 5 * time.Second
+	settlePause   = 50 * time.Millisecond
+)
 
-// deadOptions are the flags of the dead commands.
-type deadOptions struct {
-	queue, class             string
-	limit                    int
-	payload, all, wait, json bool
+// selection says which dead letters a command is about. What it leaves empty
+// does not matter.
+type selection struct {
+	ids          []string // ids, and patterns such as b.*
+	batch        string
+	queue        string
+	class        string // of the error that the job died of
+	backend      string // of any failed attempt
+	older, newer time.Duration
+	all          bool   // said to be all on purpose
+	className    string // class, by the name that letters have
 }
 
 // check validates the flags and the patterns of ids.
-func (o *deadOptions) check(command string, patterns []string) error {
-	if o.class != "" {
-		if _, err := backend.ParseClass(o.class); err != nil {
+func (s *selection) check(command string) error {
+	if s.class != "" {
+		class, err := backend.ParseClass(s.class)
+		if err != nil {
 			return usage(command, "-class: %v", err)
 		}
+		s.className = string(class)
 	}
-	if o.limit < 0 {
-		return usage(command, "-limit %d: must be 0 or more", o.limit)
+	switch {
+	case s.older < 0:
+		return usage(command, "-older %s: must be more than nothing", s.older)
+	case s.newer < 0:
+		return usage(command, "-newer %s: must be more than nothing", s.newer)
+	case s.older > 0 && s.newer > 0 && s.older >= s.newer:
+		return usage(command, "-older %s and -newer %s: nothing is both", s.older, s.newer)
+	case s.batch != "" && len(s.ids) > 0:
+		return usage(command, "give IDs or -batch, not both")
 	}
-	for _, p := range patterns {
-		if err := checkKey(key{o.queue, strings.TrimSuffix(p, ".*")}, command); err != nil {
+	for _, id := range s.ids {
+		if err := checkKey(key{s.queue, strings.TrimSuffix(id, ".*")}, command); err != nil {
 			return err
 		}
 	}
-	return checkKey(key{o.queue, "any"}, command)
+	if s.batch != "" {
+		return checkKey(key{s.queue, s.batch}, command)
+	}
+	return checkKey(key{s.queue, "any"}, command)
 }
 
-// picks reports whether -class lets a letter pass.
-func (o *deadOptions) picks(l *results.Letter) bool {
-	if o.class == "" {
-		return true
+// explicit is check for commands that change something: they want to be told.
+func (s *selection) explicit(command string) error {
+	filtered := s.batch != "" || s.queue != "" || s.class != "" || s.backend != "" || s.older != 0 || s.newer != 0
+	switch {
+	case s.all && len(s.ids) > 0:
+		return usage(command, "give IDs or -all, not both")
+	case !s.all && !filtered && len(s.ids) == 0:
+		return usage(command, "give IDs, a filter or -all")
 	}
-	class, err := backend.ParseClass(o.class)
-	return err == nil && l.Reason == string(class)
+	return s.check(command)
 }
 
-// letters reads the dead letters that the options and patterns choose, oldest
-// first, and hands each to keep.
-func (a *app) letters(ctx context.Context, c *client, o *deadOptions, patterns []string, keep func(*results.Letter)) error {
-	if len(patterns) == 0 {
-		patterns = []string{""}
+// patterns are the patterns of ids to read.
+func (s *selection) patterns() []string {
+	switch {
+	case len(s.ids) > 0:
+		return s.ids
+	case s.batch != "":
+		return []string{s.batch + ".>"}
 	}
-	for _, pattern := range patterns {
-		for l, err := range c.store.Letters(ctx, o.queue, pattern) {
-			var bad *results.UnreadableError
-			switch {
-			case errors.As(err, &bad):
-				a.note("submit: passed over: %v", err)
-			case err != nil && ctx.Err() != nil:
-				return context.Cause(ctx)
-			case err != nil:
-				return err
-			case o.picks(l):
-				keep(l)
+	return []string{""}
+}
+
+// picks reports whether the filters let a letter pass.
+func (s *selection) picks(l *results.Letter, now time.Time) bool {
+	old := now.Sub(l.Time)
+	return (s.class == "" || l.Reason == s.className) &&
+		(s.backend == "" || failedAt(l.DeadLetter, s.backend)) &&
+		(s.older == 0 || old >= s.older) &&
+		(s.newer == 0 || old <= s.newer)
+}
+
+// failedAt reports whether an attempt at a backend failed, or ended nobody knows
+// how. A letter whose trail was too long to keep has its first and last errors.
+func failedAt(d *job.DeadLetter, name string) bool {
+	there := func(a job.Attempt) bool {
+		return strings.EqualFold(a.Backend, name) && (a.Outcome == job.OutcomeFailed || a.Outcome == job.OutcomeUnknown)
+	}
+	return slices.ContainsFunc(d.Attempts, there) ||
+		strings.EqualFold(deref(d.FirstError).Backend, name) || strings.EqualFold(deref(d.LastError).Backend, name)
+}
+
+// picked is a dead letter that a command is about. It holds no prompt, so that
+// many of them do not cost the memory of their jobs.
+type picked struct {
+	deadSummary
+	seq uint64
+}
+
+// pick reads the dead letters that s chooses, oldest first for each pattern, and
+// hands each to keep once.
+func (a *app) pick(ctx context.Context, c *client, s *selection, keep func(picked)) error {
+	seen := make(map[uint64]bool)
+	for _, pattern := range s.patterns() {
+		err := a.letters(ctx, c, s, pattern, func(l *results.Letter) {
+			if !seen[l.Seq] {
+				seen[l.Seq] = true
+				keep(picked{summarize(l.DeadLetter), l.Seq})
 			}
-		}
-	}
-	return nil
-}
-
-// deadList lists dead letters.
-func (a *app) deadList(ctx context.Context, o *deadOptions, patterns []string) error {
-	if err := o.check("submit dead ls", patterns); err != nil {
-		return err
-	}
-	ctx, c, done, err := a.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
-	var list []deadSummary
-	total := 0
-	err = a.letters(ctx, c, o, patterns, func(l *results.Letter) {
-		total++
-		list = append(list, summarize(l.DeadLetter))
-		if o.limit > 0 && len(list) >= 2*o.limit { // forget what is too old, now and then
-			list = slices.Clone(list[len(list)-o.limit:])
-		}
-	})
-	if err != nil {
-		return err
-	}
-	if o.limit > 0 && len(list) > o.limit {
-		list = list[len(list)-o.limit:]
-	}
-	if o.json {
-		return a.printLines(list)
-	}
-	if total == 0 {
-		a.note("There are no dead letters.")
-		return nil
-	}
-	if err := a.print([]byte(deadTable(list, a.now()))); err != nil {
-		return err
-	}
-	if total > len(list) {
-		a.note("The newest %d of %d; -limit 0 lists all.", len(list), total)
-	}
-	return nil
-}
-
-// printLines prints one JSON object a line.
-func (a *app) printLines(list []deadSummary) error {
-	for _, entry := range list {
-		line, err := jsonLine(entry)
-		if err == nil {
-			err = a.print(line)
-		}
+		})
 		if err != nil {
 			return err
 		}
@@ -131,153 +132,76 @@ func (a *app) printLines(list []deadSummary) error {
 	return nil
 }
 
-// deadSummary is a dead letter in a list. It holds no prompt.
-type deadSummary struct {
-	ID        string    `json:"id"`
-	Queue     string    `json:"queue"`
-	Reason    string    `json:"reason"`
-	Attempts  int       `json:"attempts"`
-	Redrives  int       `json:"redrives"`
-	Class     string    `json:"last_class"`
-	Backend   string    `json:"last_backend"`
-	Time      time.Time `json:"time"`
-	Worker    string    `json:"worker"`
-	Delivered int       `json:"deliveries"`
-}
-
-func summarize(d *job.DeadLetter) deadSummary {
-	last := deref(d.LastError)
-	return deadSummary{
-		ID: d.ID, Queue: d.Queue, Reason: d.Reason, Attempts: calls(d.Attempts), Redrives: d.Redrives,
-		Class: last.Class, Backend: last.Backend, Time: d.Time, Worker: d.Worker, Delivered: d.Deliveries,
-	}
-}
-
-// deadTable is the list for people.
-func deadTable(list []deadSummary, now time.Time) string {
-	rows := [][]string{{"ID", "QUEUE", "REASON", "ATTEMPTS", "REDRIVES", "AGE", "LAST ERROR"}}
-	for _, d := range list {
-		last := dash(d.Class)
-		if d.Backend != "" {
-			last += " (" + d.Backend + ")"
+// letters reads the dead letters of one pattern that the filters of s let pass,
+// oldest first, and hands each to keep.
+func (a *app) letters(ctx context.Context, c *client, s *selection, pattern string, keep func(*results.Letter)) error {
+	for l, err := range c.store.Letters(ctx, s.queue, pattern) {
+		var bad *results.UnreadableError
+		switch {
+		case errors.As(err, &bad):
+			a.note("submit: passed over: %v", err)
+		case err != nil && ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil:
+			return err
+		case s.picks(l, a.now()):
+			keep(l)
 		}
-		rows = append(rows, []string{
-			oneLine(d.ID, 0), oneLine(d.Queue, 0), dash(oneLine(d.Reason, 64)), strconv.Itoa(d.Attempts), strconv.Itoa(d.Redrives),
-			age(now, d.Time), oneLine(last, 100),
-		})
 	}
-	return table(rows)
+	return nil
 }
 
-// deadShow shows one dead letter.
-func (a *app) deadShow(ctx context.Context, o *deadOptions, args []string) error {
-	const command = "submit dead show"
-	if len(args) != 1 {
-		return usage(command, "give one ID, not %d", len(args))
+// lettersNow is letters for one id of a job that may have failed this very
+// moment: it waits a little for a letter that is still to be stored.
+func (a *app) lettersNow(ctx context.Context, c *client, s *selection, id string) (found []*results.Letter, err error) {
+	keep := func(l *results.Letter) { found = append(found, l) }
+	deadline := time.Now().Add(letterTimeout)
+	for last := false; ; {
+		if err := a.letters(ctx, c, s, id, keep); len(found) > 0 || last || err != nil {
+			return found, err
+		}
+		died, settled, err := c.death(ctx, s.queue, id)
+		if !died || err != nil {
+			return nil, err
+		}
+		if last = settled || time.Now().After(deadline); !last && !sleep(ctx, settlePause) {
+			return nil, context.Cause(ctx)
+		}
 	}
-	if err := checkKey(key{o.queue, args[0]}, command); err != nil {
-		return err
+}
+
+// death reports whether the stored result of a job says that it failed, and
+// whether it has left its queue since. An empty queue means every one.
+func (c *client) death(ctx context.Context, queue, id string) (died, settled bool, err error) {
+	queues := []string{queue}
+	if queue == "" {
+		if queues, err = c.queuesOf(ctx, id); err != nil {
+			return false, false, err
+		}
 	}
-	ctx, c, done, err := a.connect(ctx)
-	if err != nil {
-		return err
+	settled = true
+	for _, queue := range queues {
+		s, err := c.standing(ctx, key{queue, id}, 0)
+		if err != nil {
+			return false, false, err
+		}
+		if s.final && s.result != nil && (s.result.Status == job.Failed || s.result.Status == job.Expired) {
+			died, settled = true, settled && s.seq == 0
+		}
 	}
-	defer done()
-	var found []*results.Letter
-	if err := a.letters(ctx, c, o, args, func(l *results.Letter) { found = append(found, l) }); err != nil {
-		return err
-	}
-	switch {
-	case len(found) == 0:
-		a.note("submit: there is no dead letter of job %s", args[0])
-		return errFailed
-	case len(found) > 1:
-		return usage(command, "job %s has dead letters in several queues: choose with -queue %s", args[0], found[0].Queue)
-	}
-	var payload []byte
-	if o.payload {
-		if payload, err = c.store.Payload(ctx, found[0].DeadLetter); err != nil {
+	return died, settled, nil
+}
+
+// settle waits while a job that has failed has not left its queue.
+func (c *client) settle(ctx context.Context, k key) error {
+	deadline := time.Now().Add(settleTimeout)
+	for {
+		died, settled, err := c.death(ctx, k.queue, k.id)
+		if err != nil || !died || settled || time.Now().After(deadline) {
 			return err
 		}
-	}
-	if o.json {
-		return a.printLetter(found[0].DeadLetter, payload)
-	}
-	if err := a.print([]byte(letterText(found[0].DeadLetter, a.now()))); err != nil {
-		return err
-	}
-	return a.printPayload(payload)
-}
-
-// printLetter prints a dead letter as JSON; its job is null unless payload holds it.
-func (a *app) printLetter(d *job.DeadLetter, payload []byte) error {
-	shown := *d
-	shown.Job = json.RawMessage("null")
-	if payload != nil {
-		shown.Job = job.RawJob(payload)
-	}
-	line, err := compact(shown.Encode())
-	if err != nil {
-		return err
-	}
-	return a.print(line)
-}
-
-// printPayload prints the job of a dead letter, if it is to be shown.
-func (a *app) printPayload(payload []byte) error {
-	if payload == nil {
-		return nil
-	}
-	text, err := pretty(payload)
-	if err != nil { // no JSON: that may be why it is dead
-		text = append(payload, '\n')
-	}
-	if a.terminals.out {
-		text = []byte(plain(string(text)))
-	}
-	return a.print([]byte("\nJOB\n"), text)
-}
-
-// letterText is a dead letter for people.
-func letterText(d *job.DeadLetter, now time.Time) string {
-	rows := [][]string{
-		{"job", oneLine(d.ID, 0)},
-		{"queue", oneLine(d.Queue, 0)},
-		{"reason", dash(oneLine(d.Reason, 64))},
-		{"died", fmt.Sprintf("%s (%s ago) on %s", d.Time.UTC().Format("2006-01-02 15:04:05Z"), age(now, d.Time), dash(oneLine(d.Worker, 64)))},
-		{"counts", fmt.Sprintf("%s, deliveries %d, redrives %d", times(calls(d.Attempts), "attempt"), d.Deliveries, d.Redrives)},
-	}
-	if d.Error != nil {
-		rows = append(rows, []string{"error", oneLine(d.Error.Message, 1000)})
-	}
-	rows = append(rows, []string{"first", failureText(d.FirstError)}, []string{"last", failureText(d.LastError)})
-	if len(d.Attempts) == 0 {
-		return table(rows) + "\nNo attempt was made.\n"
-	}
-	return table(rows) + "\n" + trailTable(d.Attempts)
-}
-
-func failureText(f *job.Failure) string {
-	if f == nil {
-		return "-"
-	}
-	return oneLine(fmt.Sprintf("%s: %s%s: %s", f.Backend, f.Class, unless(f.Status == 0, " %d", f.Status), f.Message), 1000)
-}
-
-// trailTable is every attempt of a job.
-func trailTable(trail []job.Attempt) string {
-	rows := [][]string{{"#", "BACKEND", "MODEL", "OUTCOME", "CLASS", "STATUS", "TOOK", "WAITED", "NEXT", "ERROR"}}
-	for i := range trail {
-		a := &trail[i]
-		status := "-"
-		if a.Status != 0 {
-			status = strconv.Itoa(a.Status)
+		if !sleep(ctx, settlePause) {
+			return context.Cause(ctx)
 		}
-		rows = append(rows, []string{
-			strconv.Itoa(a.N), dash(oneLine(a.Backend, 64)), dash(oneLine(a.Model, 64)), dash(oneLine(string(a.Outcome), 16)),
-			dash(oneLine(deref(a.Class), 64)), status, milliseconds(a.DurationMS), milliseconds(a.WaitMS),
-			dash(oneLine(string(deref(a.Next)), 16)), dash(oneLine(deref(a.Error), 200)),
-		})
 	}
-	return table(rows)
 }

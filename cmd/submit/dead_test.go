@@ -36,7 +36,7 @@ func letterFixture() *job.DeadLetter {
 		Attempts: []job.Attempt{
 			{N: 1, Backend: "openrouter", Model: "auto", Outcome: job.OutcomeFailed, Class: new("timeout"), Error: new("no answer in 5s"), StartedAt: at, DurationMS: 5003, Next: new(job.NextFallback)},
 			{N: 2, Backend: "spare", Outcome: job.OutcomeSkipped, Class: new("circuit_open"), StartedAt: at, Next: new(job.NextFallback)},
-			{N: 3, Backend: "vllm", Model: "qwen", Outcome: job.OutcomeFailed, Class: new("server_error"), Status: 503, Error: new("upstream said no"), StartedAt: at, DurationMS: 120, WaitMS: 1000, Next: new(job.NextStop)},
+			{N: 3, Backend: "vllm", Model: "qwen", Outcome: job.OutcomeFailed, Class: new("server_error"), Status: 503, Error: new("upstream said no"), Code: "model_loading", Type: "unavailable\nerror", StartedAt: at, DurationMS: 120, WaitMS: 1000, Next: new(job.NextStop)},
 		},
 		FirstError: first, LastError: last, Deliveries: 2, Redrives: 1, Worker: "w-1", Time: at,
 	}
@@ -48,7 +48,7 @@ func TestTheTablesOfDeadLettersAreAligned(t *testing.T) {
 		ID: "x", Queue: "default", Reason: "invalid_job", Error: &job.Error{Code: "invalid_job", Message: "route: no route is called \"x\""},
 		Deliveries: 1, Worker: "w-2", Time: noon().Add(-90 * time.Second),
 	}
-	requireGolden(t, "dead-ls.txt", deadTable([]deadSummary{summarize(letterFixture()), summarize(refused)}, noon()))
+	requireGolden(t, "dead-ls.txt", deadTable([]picked{{summarize(letterFixture()), 1}, {summarize(refused), 2}}, noon()))
 	requireGolden(t, "dead-show.txt", letterText(letterFixture(), noon()))
 	requireGolden(t, "dead-show-refused.txt", letterText(refused, noon()))
 	requireGolden(t, "dead-show-empty.txt", letterText(&job.DeadLetter{ID: "y", Queue: "q"}, noon()))
@@ -86,6 +86,8 @@ func TestDeadLettersAreListedTheNewestLast(t *testing.T) {
 	require.Equal(t, "b.1 b.2 b.3 b.4 b.5 b.6 b.7 x", list("-class", "TimeoutError")) // a name of the same class
 	_, _, stderr = b.submit("dead", "ls", "-class", "quota")
 	require.Equal(t, "There are no dead letters.\n", stderr)
+	_, _, stderr = b.submit("dead", "ls", "b.*", "b.7", "b.1") // each is listed once
+	require.Equal(t, "7 dead letters.\n", stderr)
 	_, _, stderr = b.submit("dead", "ls", "-limit", "3")
 	require.Equal(t, "The newest 3 of 8; -limit 0 lists all.\n", stderr)
 

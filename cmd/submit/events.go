@@ -41,6 +41,11 @@ func happened(e *job.Event) string {
 			return fmt.Sprintf("breaker %s -> %s%s%s", b.From, b.To, unless(b.Class == "", " (%s)", b.Class),
 				unless(b.ForMS == 0, " for %s", milliseconds(b.ForMS)))
 		})
+	case job.EventLetterRedriven, job.EventLetterEdited, job.EventLetterPurged:
+		return phrase(e, name, func(l job.LetterHandled) string {
+			_, did, _ := strings.Cut(name, ".")
+			return fmt.Sprintf("dead letter %s by %s%s", did, l.By, unless(l.Redrives == 0, ", after redrive %d", l.Redrives))
+		})
 	}
 	return name
 }

@@ -6,7 +6,8 @@ import (
 	"understudy/internal/job"
 )
 
-// maxJob is the longest job read, in bytes: the most any NATS server takes.
+// maxJob is the longest job read, in bytes: the most any NATS server takes, and
+// what workers take by object store unless told otherwise.
 const maxJob = 64 << 20
 
 // jobOptions are the flags of job.

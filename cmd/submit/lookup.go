@@ -26,10 +26,33 @@ type outcome struct {
 	// gone tells that the job is neither queued nor has a result: somebody took
 	// it out of the queue, or its result is too old to be kept.
 	gone bool
+	// missing is why the answer, which is in the object store, cannot be read; nil
+	// when it is in result.
+	missing error
 }
 
 // succeeded reports whether the job has its answer.
-func (o outcome) succeeded() bool { return o.result != nil && o.result.Status == job.Succeeded }
+func (o outcome) succeeded() bool {
+	return o.result != nil && o.result.Status == job.Succeeded && o.missing == nil
+}
+
+// whole is o with its answer in its place, where that was too big for a message.
+func (c *client) whole(ctx context.Context, o outcome) outcome {
+	if o.result == nil || o.result.Response == nil || o.result.Response.Object == "" {
+		return o
+	}
+	response := *o.result.Response
+	body, err := c.store.Answer(ctx, response.Object, response.Bytes)
+	if err != nil {
+		o.missing = err
+		return o
+	}
+	result := *o.result
+	response.Body, response.Object, response.Bytes = job.RawBody(body), "", 0
+	result.Response = &response
+	o.data, o.result = job.Inline(o.data, response.Body), &result
+	return o
+}
 
 // standing is what the server knows of a job at a moment.
 type standing struct {

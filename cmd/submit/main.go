@@ -30,8 +30,9 @@ func realMain() int {
 			in: term.IsTerminal(int(os.Stdin.Fd())), out: term.IsTerminal(int(os.Stdout.Fd())),
 			err: term.IsTerminal(int(os.Stderr.Fd())),
 		},
-		now:  time.Now,
-		load: load,
+		now:        time.Now,
+		load:       load,
+		loadWorker: loadWorker,
 	}
 	return a.run(ctx, os.Args[1:])
 }
@@ -47,4 +48,14 @@ func load() environment {
 		env.warnings = append(env.warnings, w.String())
 	}
 	return env
+}
+
+// loadWorker reads what a worker would read.
+func loadWorker() workerSettings {
+	w := config.ForWorker(config.Process(dotenv))
+	s := workerSettings{config: w.Config}
+	for _, p := range w.Report.Problems {
+		s.problems = append(s.problems, p.String())
+	}
+	return s
 }

@@ -36,7 +36,11 @@ func (a *app) checkJob(k key, payload []byte, command string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := d.Decode(k.queue, k.id, payload, nil); err != nil {
+	j, err := d.Decode(k.queue, k.id, payload, nil)
+	if err == nil {
+		err = j.CheckAhead(a.now())
+	}
+	if err != nil {
 		return usage(command, "%v", err)
 	}
 	return nil
@@ -92,7 +96,7 @@ func (a *app) known(ctx context.Context, c *client, o order) (out outcome, known
 		return outcome{}, false, err
 	}
 	a.note("submit: job %s has a result already; it is not run again", o.id)
-	return s.outcome, true, nil
+	return c.whole(ctx, s.outcome), true, nil
 }
 
 // store publishes the job of an order, unless it is queued already.
@@ -104,14 +108,20 @@ func (a *app) store(ctx context.Context, c *client, o order) error {
 			a.note("submit: whether job %s is queued is not known; to see: submit result %s%s", o.id, o.id, queueHint(o.queue))
 		}
 		return err
-	case o.newID:
-		return nil // an earlier try was stored after all
+	case o.newID: // an earlier try of its own
+		return a.assure(ctx, c, o)
 	}
 	queued, err := c.queued(ctx, o.key)
 	if err != nil {
 		return err
 	}
-	if queued != nil && !bytes.Equal(queued.Data, o.payload) {
+	same := true
+	if queued != nil {
+		if same, err = c.store.SamePayload(ctx, queued, o.payload); err != nil {
+			return err
+		}
+	}
+	if !same {
 		return usage("", "another job with the id %s is queued or running: choose another -id, or await that one: submit result %s%s -wait 10m",
 			o.id, o.id, queueHint(o.queue))
 	}
@@ -121,6 +131,29 @@ func (a *app) store(ctx context.Context, c *client, o order) error {
 	}
 	a.note("submit: job %s is queued or running already; it is awaited", o.id)
 	return nil
+}
+
+// assure waits until an order that was refused as one too many is stored: the try
+// before it may be on its way still, or lost for want of a quorum.
+func (a *app) assure(ctx context.Context, c *client, o order) error {
+	for {
+		stored, err := c.store.Accepted(ctx, o.queue, o.id)
+		if stored || err != nil && ctx.Err() != nil {
+			return err
+		}
+		if err == nil {
+			if err = c.enqueue(ctx, o.key, o.payload, a.pressure(o.queue)); !errors.Is(err, results.ErrInFlight) {
+				return err
+			}
+		}
+		timer := time.NewTimer(firstPause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // queueHint is the flag that a command needs to find a job of queue.

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"understudy/internal/job"
 	"understudy/internal/results"
 )
 
@@ -27,14 +28,50 @@ const (
 // full or the stream does not answer it waits and tries again; tell hears of
 // that. The error wraps [results.ErrInFlight] when a job of that id is queued or
 // running, which may also be this one, of a try whose answer was lost.
+//
+// A payload that does not fit a message goes to the object store first, where
+// there is one.
 func (c *client) enqueue(ctx context.Context, k key, payload []byte, tell *pressure) error {
-	if limit := c.nc.MaxPayload(); int64(len(payload)) > limit {
-		return usage("", "job %s has %d bytes; the server takes %d (max_payload)", k.id, len(payload), limit)
-	}
-	return persist(ctx, tell, func(ctx context.Context) error {
-		_, err := c.js.PublishMsg(ctx, &nats.Msg{Subject: c.subjects.Job(k.queue, k.id), Data: payload})
+	var msg *nats.Msg
+	err := persist(ctx, tell, func(try context.Context) (err error) {
+		if msg == nil { // not within the time of one try: it may be big
+			if msg, err = c.store.JobMessage(ctx, k.queue, k.id, payload, nil, ""); err != nil {
+				return results.Refusal(err)
+			}
+		}
+		_, err = c.js.PublishMsg(try, msg)
 		return results.Refusal(err)
 	})
+	if errors.Is(err, results.ErrNoPayloads) {
+		return usage("", "job %s has %d bytes; %s", k.id, len(payload), c.tooBig())
+	}
+	if err != nil && msg != nil {
+		c.takeBack(ctx, k, msg, err)
+	}
+	return err
+}
+
+// tooBig says what to do about a job that does not fit a message.
+func (c *client) tooBig() string {
+	return fmt.Sprintf("the server takes %d (max_payload). Bigger ones need the object store %s: workers make it, unless WORKER_MAX_PAYLOAD is 0",
+		c.nc.MaxPayload(), c.subjects.PayloadsBucket())
+}
+
+// takeBack deletes the object of a job that the stream has refused. Where it may
+// have been stored after all, or nobody knows, the object stays: the workers
+// collect it if no job refers to it.
+func (c *client) takeBack(ctx context.Context, k key, msg *nats.Msg, refused error) {
+	name := job.Header(msg.Header).PayloadObject()
+	if name == "" || ctx.Err() != nil {
+		return
+	}
+	if errors.Is(refused, results.ErrInFlight) {
+		queued, err := c.queued(ctx, k)
+		if err != nil || queued != nil && job.Header(queued.Header).PayloadObject() == name {
+			return
+		}
+	}
+	_ = c.store.DropPayload(ctx, name) // else it is collected
 }
 
 // persist calls try until it succeeds, or fails in a way that does not pass.

@@ -71,10 +71,10 @@ func (a *app) lookUp(ctx context.Context, c *client, k key, wait time.Duration) 
 	case err != nil:
 		return outcome{}, err
 	case s.final:
-		return s.outcome, nil
+		return c.whole(ctx, s.outcome), nil
 	case s.seq != 0 && wait == 0 && s.result != nil:
 		a.note("submit: job %s was redriven and is queued or running again; this is its result before", k.id)
-		return s.outcome, nil
+		return c.whole(ctx, s.outcome), nil
 	case s.seq != 0 && wait == 0:
 		a.note("submit: job %s is queued or running; to await it: submit result %s%s -wait 10m", k.id, k.id, queueHint(k.queue))
 		return outcome{}, errFailed

@@ -82,7 +82,10 @@ func (w *watcher) run(ctx context.Context) error {
 		cfg.FilterSubjects = []string{subjects.All("events"), subjects.All("breakers")}
 	}
 	consumer, err := w.c.events.OrderedConsumer(ctx, cfg)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil: // refused by the server, say
+		return context.Cause(ctx)
+	case err != nil:
 		return fmt.Errorf("read the events: %w", err)
 	}
 	reading, err := consumer.Consume(func(msg jetstream.Msg) {

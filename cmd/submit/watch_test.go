@@ -98,7 +98,7 @@ func TestWatchingGoesOnThroughARedrive(t *testing.T) {
 
 	code, out, stderr := b.submit("watch", "x") // both lives are over
 	require.Equal(t, exitOK, code, stderr)
-	require.Equal(t, []string{"x taken by w-1", "x failed in 0 ms, 0 attempts, timeout", "x taken by w-1, redrive 1", "x succeeded in 0 ms, 0 attempts"}, bodies(out))
+	require.Equal(t, []string{"x taken by w-1", "x failed in 0 ms, 0 attempts, timeout", "x dead letter redriven by " + who(), "x taken by w-1, redrive 1", "x succeeded in 0 ms, 0 attempts"}, bodies(out))
 }
 
 func TestAWatchEndsAlsoWhenTheLastEventWasDropped(t *testing.T) {

@@ -147,8 +147,8 @@ func TestAWriteUnderWayIsNoResult(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			js := &answers{errs: tc.errs}
-			s := &Store{js: js, tryTimeout: tryTimeout}
-			require.ErrorIs(t, s.store(t.Context(), nil, nats.NewMsg("x")), tc.want)
+			s := &Store{js: js, tryTimeout: tryTimeout, blocked: newBlockages()}
+			require.ErrorIs(t, s.store(t.Context(), KindResults, nats.NewMsg("x")), tc.want)
 			require.Equal(t, tc.tries, js.n)
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -23,11 +24,27 @@ func (s *Store) Bury(ctx context.Context, letter *job.DeadLetter, payload []byte
 	if len(letter.Headers) > job.MaxTrail { // nobody could read it back
 		letter.Headers = known(letter.Headers)
 	}
+	data, err := s.pack(ctx, letter, asideName(subject, jobSeq), payload)
+	if err != nil {
+		return err
+	}
+	msg := nats.NewMsg(subject)
+	msg.Data = data
+	msg.Header.Set(job.HeaderJobSeq, strconv.FormatUint(jobSeq, 10))
+	if err := s.store(ctx, KindDead, msg); err != nil {
+		return fmt.Errorf("store the dead letter of job %s: %w", letter.ID, err)
+	}
+	return nil
+}
+
+// pack encodes a letter so that it fits a message. A payload that does not fit
+// next to the rest is put aside under the name object.
+func (s *Store) pack(ctx context.Context, letter *job.DeadLetter, object string, payload []byte) ([]byte, error) {
 	data := letter.Encode()
 	if s.fits("dead letter", data) != nil {
-		ref, err := s.putAside(ctx, subject, payload)
+		ref, err := s.putAside(ctx, object, payload)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		letter.Job = ref
 		data = letter.Encode()
@@ -42,19 +59,13 @@ func (s *Store) Bury(ctx context.Context, letter *job.DeadLetter, payload []byte
 		letter.Headers = known(letter.Headers)
 		data = letter.Encode()
 	}
-	msg := nats.NewMsg(subject)
-	msg.Data = data
-	msg.Header.Set(job.HeaderJobSeq, strconv.FormatUint(jobSeq, 10))
-	if err := s.store(ctx, s.dead, msg); err != nil {
-		return fmt.Errorf("store the dead letter of job %s: %w", letter.ID, err)
-	}
-	return nil
+	return data, nil
 }
 
 // known keeps the headers that have a meaning here, where they are not too long.
 func known(h map[string][]string) map[string][]string {
 	kept := make(map[string][]string)
-	for _, name := range []string{job.HeaderReplyTo, job.HeaderTraceParent, job.HeaderRedrives} {
+	for _, name := range []string{job.HeaderReplyTo, job.HeaderTraceParent, job.HeaderRedrives, job.HeaderPayload, job.HeaderOriginal} {
 		if v := h[name]; len(v) > 0 && len(v[0]) <= job.MaxSubject {
 			kept[name] = v[:1]
 		}
@@ -77,6 +88,22 @@ type aside struct {
 	Bytes  int    `json:"bytes"`
 }
 
+// asideName names the object that holds the payload of one life of a job, so
+// that what is left of one life can be deleted without a look at the next.
+func asideName(subject string, jobSeq uint64) string {
+	return subject + asideMark + strconv.FormatUint(jobSeq, 10)
+}
+
+// asideMark stands between a letter's subject, which cannot contain it, and what
+// tells its objects apart.
+const asideMark = "@"
+
+// asideSubject is the subject of the letter to which an object belongs.
+func asideSubject(object string) string {
+	subject, _, _ := strings.Cut(object, asideMark)
+	return subject
+}
+
 // readAside reads a reference exactly as putAside writes it: anything else is a
 // payload that looks like one.
 func readAside(text json.RawMessage) (aside, bool) {
@@ -90,11 +117,14 @@ func readAside(text json.RawMessage) (aside, bool) {
 
 // putAside stores payload in the object store and returns the reference to it.
 func (s *Store) putAside(ctx context.Context, name string, payload []byte) (json.RawMessage, error) {
+	trial := s.blocked.trial(KindDead)
+	defer trial.over()
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		err := s.tryPutAside(ctx, name, payload)
 		if err == nil {
 			return json.Marshal(aside{Object: name, Bytes: len(payload)})
 		}
+		trial.failed(err)
 		if !sleep(ctx, pause) {
 			return nil, fmt.Errorf("put a payload of %d bytes aside: %w (last answer: %w)", len(payload), context.Cause(ctx), err)
 		}
@@ -102,7 +132,7 @@ func (s *Store) putAside(ctx context.Context, name string, payload []byte) (json
 }
 
 func (s *Store) tryPutAside(ctx context.Context, name string, payload []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, s.tryTimeout)
+	ctx, cancel := s.bounded(ctx, int64(len(payload)))
 	defer cancel()
 	bucket, err := s.js.ObjectStore(ctx, s.asideBucket())
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
@@ -114,16 +144,15 @@ func (s *Store) tryPutAside(ctx context.Context, name string, payload []byte) er
 	if err != nil {
 		return err
 	}
-	_, err = bucket.PutBytes(ctx, name, payload)
-	return err
+	return s.put(ctx, bucket, name, payload)
 }
 
 func (s *Store) asideBucket() string { return s.subjects.DeadStream() + "_PAYLOADS" }
 
 // Payload returns the job of a dead letter as it was published.
 func (s *Store) Payload(ctx context.Context, letter *job.DeadLetter) ([]byte, error) {
-	ref, ok := readAside(letter.Job)
-	if !ok || ref.Object != s.subjects.Dead(letter.Queue, letter.ID) {
+	ref, ok := s.asideOf(letter)
+	if !ok {
 		return letter.Payload()
 	}
 	payload, err := s.object(ctx, ref.Object)
@@ -134,6 +163,13 @@ func (s *Store) Payload(ctx context.Context, letter *job.DeadLetter) ([]byte, er
 		return nil, fmt.Errorf("read the payload of job %s: the object has %d bytes, the letter says %d", letter.ID, len(payload), ref.Bytes)
 	}
 	return payload, nil
+}
+
+// asideOf is the reference to the letter's payload, where that is an object. One
+// to an object of another letter is forged.
+func (s *Store) asideOf(letter *job.DeadLetter) (aside, bool) {
+	ref, ok := readAside(letter.Job)
+	return ref, ok && asideSubject(ref.Object) == s.subjects.Dead(letter.Queue, letter.ID)
 }
 
 // object reads an object. The client reads from any replica of a cluster, and
@@ -149,9 +185,9 @@ func (s *Store) object(ctx context.Context, name string) ([]byte, error) {
 }
 
 func (s *Store) tryObject(ctx context.Context, name string) ([]byte, error) {
-	bucket, err := s.js.ObjectStore(ctx, s.asideBucket())
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", s.asideBucket(), err)
-	}
-	return bucket.GetBytes(ctx, name)
+	return s.get(ctx, s.asideBucket(), name, maxAside)
 }
+
+// maxAside is the longest payload that is read from the object store, in bytes:
+// far more than any job may have.
+const maxAside = 1 << 30

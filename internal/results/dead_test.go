@@ -189,7 +189,7 @@ func TestAPayloadThatIsGoneIsAnError(t *testing.T) {
 		l.Job = json.RawMessage(text)
 		return l
 	}
-	const own = `{"object":"llm.dead.default.a","bytes":5}`
+	const own = `{"object":"llm.dead.default.a@7","bytes":5}`
 	_, err := b.store.Payload(t.Context(), ref(own))
 	require.ErrorIs(t, err, jetstream.ErrBucketNotFound)
 	require.NoError(t, b.store.Bury(t.Context(), deadLetter("other"), make([]byte, maxPayload), 7))
@@ -198,6 +198,6 @@ func TestAPayloadThatIsGoneIsAnError(t *testing.T) {
 	require.NoError(t, b.store.Bury(t.Context(), deadLetter("a"), make([]byte, maxPayload), 7))
 	_, err = b.store.Payload(t.Context(), ref(own))
 	require.EqualError(t, err, "read the payload of job a: the object has 65536 bytes, the letter says 5")
-	_, err = b.store.Payload(t.Context(), ref(`{"object":"llm.dead.default.other","bytes":65536}`)) // forged
+	_, err = b.store.Payload(t.Context(), ref(`{"object":"llm.dead.default.other@7","bytes":65536}`)) // forged
 	require.ErrorContains(t, err, "is kept in the object store")
 }

@@ -107,6 +107,33 @@ func (s *Store) letter(msg *jetstream.RawStreamMsg) (*Letter, error) {
 	return &Letter{DeadLetter: d, Seq: msg.Sequence, JobSeq: jobSeq}, nil
 }
 
+// Letter returns the dead letter with the sequence seq, nil when there is none
+// any more. The error is an *[UnreadableError] when the message is none.
+func (s *Store) Letter(ctx context.Context, seq uint64) (*Letter, error) {
+	msg, err := s.dead.GetMsg(ctx, seq)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read dead letter %d: %w", seq, err)
+	}
+	return s.letter(msg)
+}
+
+// Purge deletes a dead letter for good, and the objects that belong to it. One
+// that is gone already is no error, and a newer letter of the same job is not
+// touched. When the objects could not be deleted the letter is gone all the same,
+// and [Store.Orphans] finds them.
+func (s *Store) Purge(ctx context.Context, l *Letter) error {
+	if err := s.discard(ctx, l); err != nil {
+		return fmt.Errorf("delete the dead letter of job %s: %w", l.ID, err)
+	}
+	if err := s.collect(ctx, s.objectsOf(l.DeadLetter)...); err != nil {
+		return fmt.Errorf("the dead letter of job %s is deleted, but not its payload: %w", l.ID, err)
+	}
+	return nil
+}
+
 // Redriven is what a redrive did.
 type Redriven struct {
 	// JobSeq is the sequence of the job that was put back.
@@ -123,28 +150,48 @@ type Redriven struct {
 // makes one try; the letter stays unless that succeeds.
 //
 // The error wraps [ErrInFlight] while a job of that id is queued or running,
-// [ErrQueueFull] when there is no room, and is a *[TooBigError] when the job
+// [ErrQueueFull] when there is no room, [ErrLetterChanged] when the letter has
+// gone and its payload with it, and is a *[TooBigError] when the job
 // does not fit a message any more. Redriven is valid, with JobSeq not 0, also
 // when only the deletion failed: then redriving the same letter again is safe.
 func (s *Store) Redrive(ctx context.Context, l *Letter) (Redriven, error) {
 	payload, err := s.Payload(ctx, l.DeadLetter)
 	if err != nil {
-		return Redriven{}, fmt.Errorf("redrive job %s: %w", l.ID, err)
+		return Redriven{}, fmt.Errorf("redrive job %s: %w", l.ID, s.changed(ctx, l, err))
 	}
 	done := Redriven{Redrives: l.Redrives + 1}
-	msg := nats.NewMsg(s.subjects.Job(l.Queue, l.ID))
-	msg.Data = payload
-	msg.Header = redriveHeader(l)
+	header := redriveHeader(l)
+	if len(payload) > 0 { // else it is where no worker could read it; maybe the next one can
+		header.Del(job.HeaderPayload)
+	}
+	// One letter, one object: a second redrive of it puts the same there again.
+	msg, err := s.JobMessage(ctx, l.Queue, l.ID, payload, header, "redrive."+strconv.FormatUint(l.Seq, 10))
+	if err != nil {
+		return Redriven{}, fmt.Errorf("redrive job %s: %w", l.ID, err)
+	}
 	ack, err := s.js.PublishMsg(ctx, msg)
-	switch {
+	switch err = Refusal(err); {
+	case err == nil:
+		done.JobSeq, done.Repeated = ack.Sequence, ack.Duplicate
 	case errors.Is(err, nats.ErrMaxPayload):
 		return Redriven{}, &TooBigError{What: "job with its headers", Size: int64(msg.Size()), Limit: s.nc.MaxPayload()}
-	case err != nil:
-		return Redriven{}, fmt.Errorf("redrive job %s: %w", l.ID, Refusal(err))
+	case errors.Is(err, ErrInFlight): // maybe of an earlier redrive, when that is longer ago than the server remembers
+		seq, lookup := s.queuedBy(ctx, l)
+		if seq == 0 {
+			return Redriven{}, errors.Join(fmt.Errorf("redrive job %s: %w", l.ID, err), lookup)
+		}
+		done.JobSeq, done.Repeated = seq, true
+	default:
+		return Redriven{}, fmt.Errorf("redrive job %s: %w", l.ID, err)
 	}
-	done.JobSeq, done.Repeated = ack.Sequence, ack.Duplicate
 	if err := s.discard(ctx, l); err != nil {
 		return done, fmt.Errorf("job %s is queued again, but its dead letter could not be deleted: %w", l.ID, err)
+	}
+	// The original of an edited job stays: the job carries its name, and may die again.
+	if ref, ok := s.asideOf(l.DeadLetter); ok && ref.Object != s.originalOf(l.DeadLetter) {
+		if err := s.collect(ctx, ref.Object); err != nil {
+			return done, fmt.Errorf("job %s is queued again, but the payload of its dead letter could not be deleted: %w", l.ID, err)
+		}
 	}
 	return done, nil
 }
@@ -164,8 +211,28 @@ func redriveHeader(l *Letter) nats.Header {
 		}
 	}
 	h.Set(job.HeaderRedrives, strconv.Itoa(l.Redrives+1))
-	h.Set(jetstream.MsgIDHeader, fmt.Sprintf("redrive.%s.%s.%d.%d", l.Queue, l.ID, l.Seq, l.Time.UnixMilli()))
+	h.Set(jetstream.MsgIDHeader, RedriveID(l))
 	return h
+}
+
+// RedriveID is the message id of the job that a redrive of l puts back: the same
+// for the same letter, and of no other.
+func RedriveID(l *Letter) string {
+	return fmt.Sprintf("redrive.%s.%s.%d.%d", l.Queue, l.ID, l.Seq, l.Time.UnixMilli())
+}
+
+// queuedBy returns the sequence of the queued job that a redrive of l has put
+// back; 0 when there is none.
+func (s *Store) queuedBy(ctx context.Context, l *Letter) (uint64, error) {
+	jobs, err := s.js.Stream(ctx, s.subjects.JobsStream())
+	if err != nil {
+		return 0, fmt.Errorf("open stream %s: %w", s.subjects.JobsStream(), err)
+	}
+	msg, err := last(ctx, jobs, s.subjects.Job(l.Queue, l.ID))
+	if msg == nil || err != nil || msg.Header.Get(jetstream.MsgIDHeader) != RedriveID(l) {
+		return 0, err
+	}
+	return msg.Sequence, nil
 }
 
 // discard deletes one letter. One that is gone already is no error.

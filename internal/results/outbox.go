@@ -49,6 +49,10 @@ type Outbox struct {
 	closed  chan struct{}  // closed when Run has ended
 	waiting sync.WaitGroup // for the stream's word, see send
 	logger  *slog.Logger
+	// failing is why the last event that was heard of could not be stored; nil when
+	// it was. probing tells that the word on another one is awaited.
+	failing atomic.Pointer[string]
+	probing atomic.Bool
 }
 
 // letter is an event on its way.
@@ -65,7 +69,7 @@ func NewOutbox(nc *nats.Conn, logger *slog.Logger) (*Outbox, error) {
 	js, err := jetstream.New(nc,
 		jetstream.WithPublishAsyncMaxPending(outboxPending),
 		jetstream.WithPublishAsyncTimeout(outboxAckTimeout),
-		jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, _ *nats.Msg, _ error) { o.dropped.Add(1) }),
+		jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, _ *nats.Msg, err error) { o.lost(err) }),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("open JetStream for events: %w", err)
@@ -104,6 +108,30 @@ func (o *Outbox) EmitStored(ctx context.Context, subject string, e *job.Event, c
 
 // Dropped counts the events that were lost.
 func (o *Outbox) Dropped() uint64 { return o.dropped.Load() }
+
+// Failing says why the last event could not be stored; it is empty when it was.
+func (o *Outbox) Failing() string {
+	if why := o.failing.Load(); why != nil {
+		return *why
+	}
+	return ""
+}
+
+// lost counts an event that could not be sent or stored.
+func (o *Outbox) lost(err error) {
+	o.dropped.Add(1)
+	why := reason(err)
+	if o.failing.Swap(&why) == nil {
+		o.logger.Warn("events cannot be stored; they are dropped and counted until they can be", "err", why)
+	}
+}
+
+// kept notes that an event was stored.
+func (o *Outbox) kept() {
+	if o.failing.Swap(nil) != nil {
+		o.logger.Info("events are stored again", "dropped", o.Dropped())
+	}
+}
 
 // put hands l to Run, or counts it as dropped and says why.
 func (o *Outbox) put(l letter) error {
@@ -163,20 +191,28 @@ func (o *Outbox) send(ctx context.Context, l letter) {
 	}
 	future, err := o.publish(ctx, &nats.Msg{Subject: l.subject, Data: l.data})
 	if err != nil {
-		o.dropped.Add(1)
-	}
-	if l.stored == nil {
+		o.lost(err)
+		if l.stored != nil {
+			l.stored <- err
+		}
 		return
 	}
-	if err != nil {
-		l.stored <- err
+	// Nobody needs to hear of an event that was stored as expected.
+	probe := o.failing.Load() != nil && o.probing.CompareAndSwap(false, true)
+	if l.stored == nil && !probe {
 		return
 	}
 	o.waiting.Go(func() { // ends within outboxAckTimeout, which the publisher enforces; Run waits for it
+		var err error
 		select {
 		case <-future.Ok():
-			l.stored <- nil
-		case err := <-future.Err():
+			o.kept()
+		case err = <-future.Err():
+		}
+		if probe {
+			o.probing.Store(false)
+		}
+		if l.stored != nil {
 			l.stored <- err
 		}
 	})

@@ -260,3 +260,39 @@ func TestAStopLeavesNobodyWaiting(t *testing.T) {
 	require.Equal(t, uint64(outboxPending+1), o.Dropped())
 	b.srv.Start(t)
 }
+
+// TestTheOutboxSaysWhetherEventsAreStored, and goes on by itself.
+func TestTheOutboxSaysWhetherEventsAreStored(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	limit := func(bytes int64) {
+		s, err := b.js.Stream(t.Context(), "LLM_EVENTS")
+		require.NoError(t, err)
+		cfg := s.CachedInfo().Config
+		cfg.MaxBytes, cfg.Discard = bytes, jetstream.DiscardNew
+		_, err = b.js.UpdateStream(t.Context(), cfg)
+		require.NoError(t, err)
+	}
+	o, err := NewOutbox(b.srv.Conn(t), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		o.Run(ctx)
+	}()
+	e := job.NewEvent("w-1", job.EventReceived, "a", time.Now(), job.Received{Queue: "default", Delivery: 1})
+	require.NoError(t, o.EmitStored(t.Context(), "llm.events.default.a", e, ""))
+	require.Empty(t, o.Failing())
+	limit(1)
+	require.ErrorContains(t, o.EmitStored(t.Context(), "llm.events.default.a", e, ""), "maximum bytes exceeded")
+	require.Eventually(t, func() bool { return o.Failing() == "maximum bytes exceeded" }, patience, time.Millisecond)
+	require.Equal(t, uint64(1), o.Dropped())
+	limit(-1)
+	require.Eventually(t, func() bool {
+		o.Emit("llm.events.default.a", e, "") // nobody waits for its word, and yet it is heard
+		return o.Failing() == ""
+	}, patience, 10*time.Millisecond)
+	cancel()
+	receive(t, gone)
+}

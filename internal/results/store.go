@@ -51,11 +51,12 @@ type Store struct {
 	results, events, dead jetstream.Stream
 
 	tryTimeout time.Duration // of one try to store
+	blocked    *blockages
 }
 
 // Open returns a Store over one connection, whose streams must exist.
 func Open(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, subjects job.Subjects) (*Store, error) {
-	s := &Store{nc: nc, js: js, subjects: subjects, tryTimeout: tryTimeout}
+	s := &Store{nc: nc, js: js, subjects: subjects, tryTimeout: tryTimeout, blocked: newBlockages()}
 	for name, handle := range map[string]*jetstream.Stream{
 		subjects.ResultsStream(): &s.results,
 		subjects.EventsStream():  &s.events,
@@ -94,6 +95,23 @@ func (s *Store) Lookup(ctx context.Context, queue, id string) (*Stored, error) {
 	return &Stored{Data: msg.Data, Seq: msg.Sequence, JobSeq: seq}, nil
 }
 
+// Accepted reports whether a job of that id is stored: queued, running, or with a
+// result. It asks the leaders. A stream that refuses a job as one too many is no
+// proof of that: the one before it may never be stored, for want of a quorum.
+func (s *Store) Accepted(ctx context.Context, queue, id string) (bool, error) {
+	jobs, err := s.js.Stream(ctx, s.subjects.JobsStream())
+	if err != nil {
+		return false, fmt.Errorf("open stream %s: %w", s.subjects.JobsStream(), err)
+	}
+	jobs.CachedInfo().Config.AllowDirect = false // see Open
+	msg, err := last(ctx, jobs, s.subjects.Job(queue, id))
+	if msg != nil || err != nil {
+		return msg != nil, err
+	}
+	stored, err := s.Lookup(ctx, queue, id)
+	return stored != nil, err
+}
+
 // Commit stores the result of the job message jobSeq. replaces is the sequence
 // of the failed result it replaces, 0 for none. It tries until it is stored or
 // ctx is done. It returns [ErrCommitted] when another result is there, and a
@@ -106,7 +124,7 @@ func (s *Store) Commit(ctx context.Context, r *job.Result, jobSeq, replaces uint
 	msg := nats.NewMsg(s.subjects.Result(r.Queue, r.ID))
 	msg.Data = data
 	msg.Header.Set(job.HeaderJobSeq, strconv.FormatUint(jobSeq, 10))
-	if err := s.store(ctx, s.results, msg, jetstream.WithExpectLastSequencePerSubject(replaces)); err != nil {
+	if err := s.store(ctx, KindResults, msg, jetstream.WithExpectLastSequencePerSubject(replaces)); err != nil {
 		return nil, fmt.Errorf("commit the result of job %s: %w", r.ID, err)
 	}
 	return data, nil
@@ -120,14 +138,25 @@ func (s *Store) fits(what string, data []byte) error {
 	return nil
 }
 
-// exceedsStream is the server's code for a message over the stream's own limit.
-const exceedsStream jetstream.ErrorCode = 10054
+// The server's codes for a message over the stream's own limit, and for another
+// write to the subject that is under way in a cluster.
+const (
+	exceedsStream jetstream.ErrorCode = 10054
+	underWay      jetstream.ErrorCode = 10164
+)
 
 // store publishes msg until the stream has it. A sequence mismatch, which also
 // follows a lost answer to an earlier try, is [ErrCommitted]. A cluster has a
-// second code for it (10164), while another write to the subject is under way:
-// that one may still fail, so it is no reason to stop trying.
-func (s *Store) store(ctx context.Context, stream jetstream.Stream, msg *nats.Msg, opts ...jetstream.PublishOpt) error {
+// second code for it, while another write to the subject is under way: that one
+// may still fail, so it is no reason to stop trying. While it tries in vain,
+// [Store.Blocked] says so.
+func (s *Store) store(ctx context.Context, kind Kind, msg *nats.Msg, opts ...jetstream.PublishOpt) error {
+	stream := s.results
+	if kind == KindDead {
+		stream = s.dead
+	}
+	trial := s.blocked.trial(kind)
+	defer trial.over()
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		try, cancel := context.WithTimeout(ctx, s.tryTimeout)
 		_, err := s.js.PublishMsg(try, msg, opts...)
@@ -142,6 +171,8 @@ func (s *Store) store(ctx context.Context, stream jetstream.Stream, msg *nats.Ms
 			return &TooBigError{What: "message with its headers", Size: int64(msg.Size() - len(msg.Subject)), Limit: s.nc.MaxPayload()}
 		case errors.As(err, &api) && api.ErrorCode == exceedsStream:
 			return &TooBigError{What: "message", Size: int64(len(msg.Data)), Limit: int64(stream.CachedInfo().Config.MaxMsgSize)}
+		case api == nil || api.ErrorCode != underWay:
+			trial.failed(err)
 		}
 		if !sleep(ctx, pause) {
 			return fmt.Errorf("%w (last answer: %w)", context.Cause(ctx), err)

@@ -199,7 +199,7 @@ func TestTheServersOwnLimitsEndACommit(t *testing.T) {
 	msg := nats.NewMsg("llm.results.default.a")
 	msg.Data = make([]byte, 4096)
 	msg.Header.Set("A", "b")
-	err = store.store(t.Context(), store.results, msg)
+	err = store.store(t.Context(), KindResults, msg)
 	require.ErrorAs(t, err, &tooBig)
 	require.Equal(t, TooBigError{What: "message with its headers", Size: 4096 + 18, Limit: 4096}, *tooBig)
 	require.Empty(t, b.messages("LLM_RESULTS"))
@@ -289,4 +289,31 @@ func TestOpenNamesTheStreamThatIsMissing(t *testing.T) {
 	_, err := Open(t.Context(), b.nc, b.js, b.subjects)
 	require.ErrorIs(t, err, jetstream.ErrStreamNotFound)
 	require.ErrorContains(t, err, "open stream LLM_DEAD: ")
+}
+
+func TestAJobIsAcceptedWhenItIsQueuedOrHasAResult(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	accepted := func() bool {
+		t.Helper()
+		ok, err := b.store.Accepted(t.Context(), "default", "a")
+		require.NoError(t, err)
+		return ok
+	}
+	require.False(t, accepted())
+	ack, err := b.store.js.Publish(t.Context(), "llm.jobs.default.a", []byte("{}"))
+	require.NoError(t, err)
+	require.True(t, accepted())
+	_, err = b.store.Commit(t.Context(), result("a", 1), ack.Sequence, 0)
+	require.NoError(t, err)
+	jobs, err := b.store.js.Stream(t.Context(), "LLM_JOBS")
+	require.NoError(t, err)
+	require.NoError(t, jobs.DeleteMsg(t.Context(), ack.Sequence))
+	require.True(t, accepted())
+
+	b.srv.Stop(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err = b.store.Accepted(ctx, "default", "a")
+	require.Error(t, err, "not known is not no")
 }

@@ -37,6 +37,10 @@ type Config struct {
 	// ResultsMaxAge and EventsMaxAge are how long streams this worker creates keep
 	// results and events; 0 means [queue.DefaultMaxAge].
 	ResultsMaxAge, EventsMaxAge time.Duration
+	// MaxPayload is the longest payload of a job and the longest answer, in bytes,
+	// that travel by object store where they do not fit a message; 0 means
+	// [DefaultMaxPayload], negative that nothing does.
+	MaxPayload int64
 	// ShutdownGrace is how long running calls may go on after a stop; 0 means
 	// [DefaultShutdownGrace], negative means not at all.
 	ShutdownGrace time.Duration
@@ -57,6 +61,7 @@ type Config struct {
 const (
 	DefaultConcurrency   = 64
 	DefaultMaxCrashes    = 3
+	DefaultMaxPayload    = 64 << 20
 	DefaultShutdownGrace = 25 * time.Second
 )
 

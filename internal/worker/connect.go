@@ -1,12 +1,15 @@
 package worker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"understudy/internal/queue"
 )
 
 // The numbers of the connection. The defaults of the client give up after two
@@ -18,6 +21,8 @@ const (
 	reconnectJitter = 500 * time.Millisecond
 	// reconnectBuffer holds what is published while the server is away, in bytes.
 	reconnectBuffer = 64 << 20
+	// ensureTry bounds one try to make the streams.
+	ensureTry = 5 * time.Second
 )
 
 // connect connects to the embedded server or to the configured one.
@@ -60,4 +65,19 @@ func (w *Worker) connect(embedded *server.Server) error {
 		return fmt.Errorf("connect to NATS: %w", err)
 	}
 	return nil
+}
+
+// ensure makes the streams and consumers that are missing. A cluster without a
+// leader answers nothing, and what it was asked is forgotten when it has one:
+// it is asked again until ctx is done.
+func (w *Worker) ensure(ctx context.Context, queues []string) ([]queue.Difference, error) {
+	for {
+		try, cancel := context.WithTimeout(ctx, ensureTry)
+		differences, err := w.layout.Ensure(try, w.js, queues)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return differences, err
+		}
+		w.logger.WarnContext(ctx, "the streams could not be made; trying again", "err", err)
+	}
 }

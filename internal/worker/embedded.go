@@ -17,6 +17,9 @@ import (
 // back after a crash takes most of it.
 const embeddedReady = 60 * time.Second
 
+// EmbeddedServer is the name of the NATS server inside a worker.
+const EmbeddedServer = "understudy-embedded"
+
 // AddrError says that an address cannot be listened on.
 type AddrError struct {
 	// Setting is the variable that holds the address.
@@ -80,7 +83,7 @@ func startEmbedded(ctx context.Context, cfg Embedded, logger *slog.Logger) (*ser
 		return nil, &AddrError{Setting: "WORKER_EMBEDDED_ADDR", Addr: cfg.Addr, Err: err}
 	}
 	srv, err := server.NewServer(&server.Options{
-		ServerName: "understudy-embedded",
+		ServerName: EmbeddedServer,
 		Host:       host, Port: port,
 		JetStream: true, StoreDir: cfg.DataDir, SyncAlways: true,
 		NoSigs: true, DontListen: false,

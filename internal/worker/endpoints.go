@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -21,12 +23,50 @@ const storeTimeout = 5 * time.Second
 // ServiceName is the name of the workers' NATS micro service.
 const ServiceName = "llm-worker"
 
+// What the metadata of a worker's micro service holds. Queues and backends are
+// names with commas between.
+const (
+	MetaWorker      = "worker"
+	MetaPrefix      = "prefix"
+	MetaQueues      = "queues"
+	MetaConcurrency = "concurrency"
+	MetaBackends    = "backends"
+)
+
+// Status is what a worker says of itself in the stats of its micro service.
+type Status struct {
+	// Time is the worker's clock when it answers.
+	Time time.Time `json:"time"`
+	// Held is how many jobs it holds.
+	Held int `json:"held"`
+	// DroppedEvents is how many events it could not store since its start.
+	DroppedEvents uint64 `json:"dropped_events"`
+}
+
+// metadata describes the worker to whoever asks its micro service.
+func (w *Worker) metadata() map[string]string {
+	queues := make([]string, len(w.cfg.Queues))
+	for i, q := range w.cfg.Queues {
+		queues[i] = q.Name
+	}
+	return map[string]string{
+		MetaWorker: w.cfg.Name, MetaPrefix: w.subjects.Prefix(), MetaQueues: strings.Join(queues, ","),
+		MetaConcurrency: strconv.Itoa(w.cfg.Concurrency), MetaBackends: strings.Join(w.backends.names, ","),
+	}
+}
+
+// status is the worker's answer to a request for stats.
+func (w *Worker) status() Status {
+	return Status{Time: time.Now(), Held: w.source.Health().Held, DroppedEvents: w.outbox.Dropped()}
+}
+
 // serveEndpoints answers requests until the returned service is stopped.
 func (w *Worker) serveEndpoints() (micro.Service, error) {
 	svc, err := micro.AddService(w.nc, micro.Config{
 		Name: ServiceName, Version: w.cfg.Version,
-		Description: "durable LLM completion jobs",
-		Metadata:    map[string]string{"worker": w.cfg.Name, "prefix": w.subjects.Prefix()},
+		Description:  "durable LLM completion jobs",
+		Metadata:     w.metadata(),
+		StatsHandler: func(*micro.Endpoint) any { return w.status() },
 		ErrorHandler: func(_ micro.Service, e *micro.NATSError) {
 			w.logger.Warn("endpoint failed", "subject", e.Subject, "err", e.Description)
 		},
@@ -110,15 +150,21 @@ func (w *Worker) accept(req micro.Request, replyTo string) (job.Receipt, error) 
 			}}
 		}
 	}
-	if err := w.keep(msg); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	if msg, err = w.store.JobMessage(ctx, queue, id, payload, msg.Header, ""); err != nil { // with its headers it may be too big
+		return job.Receipt{}, notStored(err, id)
+	}
+	if err := w.keep(msg, queue, id); err != nil {
 		return job.Receipt{}, notStored(err, id)
 	}
 	return w.subjects.Receipt(queue, id), nil
 }
 
 // keep publishes a job. A try that gets no answer is repeated once with the same
-// id: when that one is refused because the job is there, the first one stored it.
-func (w *Worker) keep(msg *nats.Msg) error {
+// id: when that one is refused because the job is there, the first one may have
+// stored it.
+func (w *Worker) keep(msg *nats.Msg, queue, id string) error {
 	publish := func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 		defer cancel()
@@ -130,16 +176,25 @@ func (w *Worker) keep(msg *nats.Msg) error {
 	if err == nil || errors.As(err, &api) {
 		return err
 	}
-	if err = publish(); errors.Is(err, results.ErrInFlight) {
-		return nil
+	again := publish()
+	if !errors.Is(again, results.ErrInFlight) {
+		return again
 	}
-	return err
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	if stored, lookupErr := w.store.Accepted(ctx, queue, id); lookupErr != nil || !stored {
+		return errors.Join(err, lookupErr) // not known
+	}
+	return nil
 }
 
 // notStored says why the stream refused a job.
 func notStored(err error, id string) error {
 	var api *jetstream.APIError
+	var tooBig *results.TooBigError
 	switch {
+	case errors.As(err, &tooBig):
+		return &refusal{"413", err}
 	case errors.Is(err, results.ErrInFlight):
 		return &refusal{"409", fmt.Errorf("job %s is queued or running already", id)}
 	case errors.As(err, &api):

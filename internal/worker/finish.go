@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"understudy/internal/backend"
 	"understudy/internal/fallback"
 	"understudy/internal/job"
@@ -16,8 +18,8 @@ func (t *task) result(status job.Status) *job.Result {
 	now := time.Now()
 	r := &job.Result{
 		ID: t.id, CustomID: t.job.CustomID, Status: status, Queue: t.d.Queue, Route: t.route,
-		Attempts: t.trail, QueuedMS: max(t.startedAt.Sub(t.d.Published).Milliseconds(), 0),
-		DurationMS: now.Sub(t.startedAt).Milliseconds(), Deliveries: t.d.Number(), Redrives: t.redrives,
+		Attempts: t.trail, QueuedMS: max(t.startedAt.Sub(later(t.d.Published, t.job.NotBefore)).Milliseconds(), 0),
+		DurationMS: max(now.Sub(t.startedAt).Milliseconds(), 0), Deliveries: t.d.Number(), Redrives: t.redrives,
 		Worker: t.w.cfg.Name, FinishedAt: now, Metadata: t.job.Metadata,
 	}
 	for _, a := range t.trail {
@@ -71,6 +73,7 @@ func (t *task) refuse(ctx context.Context, class backend.Class, message string) 
 func (t *task) finish(ctx context.Context, r *job.Result) {
 	settling, cancel := t.w.settling(ctx, 0)
 	defer cancel()
+	t.w.at("before commit", t.id)
 	data, err := t.commit(settling, r)
 	for errors.Is(err, results.ErrCommitted) {
 		stored, lookupErr := t.w.store.Lookup(settling, t.d.Queue, t.id)
@@ -83,6 +86,7 @@ func (t *task) finish(ctx context.Context, r *job.Result) {
 			data, err = stored.Data, nil
 			continue
 		case lookupErr == nil:
+			t.dropAnswer(settling, r)
 			if lookupErr = t.resend(settling, stored); lookupErr == nil {
 				return
 			}
@@ -97,11 +101,14 @@ func (t *task) finish(ctx context.Context, r *job.Result) {
 		t.log.ErrorContext(ctx, "result could not be committed; the job will run again", "status", r.Status, "err", err)
 		return
 	}
+	t.w.at("after commit", t.id)
+	t.dropObject(settling, "the answer before", t.replaced, t.w.store.DropAnswer)
 	if r.Status == job.Failed || r.Status == job.Expired {
 		if err := t.bury(settling, r); err != nil {
 			t.log.ErrorContext(ctx, "dead letter could not be stored; it will be tried again", "err", err)
 			return
 		}
+		t.w.at("after dead letter", t.id)
 	}
 	t.completed(r)
 	t.account(ctx, r)
@@ -115,20 +122,32 @@ func (t *task) own(stored *results.Stored, r *job.Result) bool {
 		there.FinishedAt.Equal(r.FinishedAt.Truncate(time.Millisecond))
 }
 
-// commit stores the result. One that does not fit the server's limit becomes a
-// failed one that says so.
+// commit stores the result. An answer that does not fit the server's limit goes to
+// the object store; where that cannot be, the result becomes a failed one that says so.
 func (t *task) commit(ctx context.Context, r *job.Result) ([]byte, error) {
 	data, err := t.w.store.Commit(ctx, r, t.d.Seq, t.replaces)
 	var tooBig *results.TooBigError
 	if !errors.As(err, &tooBig) {
 		return data, err
 	}
-	class := backend.TooLarge
+	why := t.putAnswer(ctx, r)
+	if why == nil {
+		if data, err = t.w.store.Commit(ctx, r, t.d.Seq, t.replaces); !errors.As(err, &tooBig) {
+			return data, err
+		}
+		t.dropAnswer(ctx, r)
+	}
+	if ctx.Err() != nil { // a hard stop: nothing is wrong with the answer
+		return nil, context.Cause(ctx)
+	}
 	if r.Status != job.Succeeded { // the provider's answer is what is too big: leave it out
 		r.Response = nil
 	} else {
 		r.Status, r.Response = job.Failed, nil
-		r.Error = &job.Error{Code: string(class), Message: tooBig.Error()}
+		r.Error = &job.Error{Code: string(backend.TooLarge), Message: tooBig.Error()}
+		if why != nil {
+			r.Error.Message += "; " + why.Error()
+		}
 	}
 	data, err = t.w.store.Commit(ctx, r, t.d.Seq, t.replaces)
 	if errors.As(err, &tooBig) { // metadata or trail
@@ -155,16 +174,27 @@ func (t *task) bury(ctx context.Context, r *job.Result) error {
 	return nil
 }
 
+// ackTries is how often an ack is tried that nobody is there for. The consumer is
+// gone then: it is made anew by a pull, which needs a free slot, and hands the job
+// out again.
+const ackTries = 3
+
 // settle sends the result to whoever asked, and lets the job leave the queue.
 func (t *task) settle(ctx context.Context, data []byte) {
 	if err := t.w.store.Reply(t.job.ReplyTo, data); err != nil {
 		t.log.WarnContext(ctx, "result could not be sent", "err", err)
 	}
-	for ctx.Err() == nil {
+	t.w.at("before ack", t.id)
+	for tries := 1; ctx.Err() == nil; tries++ {
 		try, cancel := context.WithTimeout(ctx, returnTimeout)
 		err := t.d.Ack(try)
 		cancel()
 		if err == nil {
+			t.dropObject(ctx, "the job's payload", t.object, t.w.store.DropPayload)
+			return
+		}
+		if errors.Is(err, nats.ErrNoResponders) && tries >= ackTries {
+			t.log.WarnContext(ctx, "nobody takes the ack; the next delivery will be acknowledged", "err", err)
 			return
 		}
 		t.log.WarnContext(ctx, "ack failed; trying again", "err", err)

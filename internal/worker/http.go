@@ -53,17 +53,25 @@ type readiness struct {
 	LastPullMS int64 `json:"last_pull_ms"`
 	Held       int   `json:"held"`
 	Slots      int   `json:"slots"`
+	// Note says what else is wrong, though jobs are run; empty when nothing is.
+	Note string `json:"note,omitempty"`
 }
 
 // readiness tells the truth: whether jobs reach this worker now.
 func (w *Worker) readiness(ctx context.Context) readiness {
 	h := w.source.Health()
 	r := readiness{Held: h.Held, Slots: h.Slots, LastPullMS: time.Since(h.LastGood).Milliseconds()}
+	if why := w.outbox.Failing(); why != "" {
+		r.Note = "the last event could not be stored: " + why
+	}
+	blockage, blocked := w.store.Blocked()
 	switch {
 	case h.LastGood.IsZero():
 		r.Why, r.LastPullMS = "the server has not answered a pull yet", -1
 	case !w.nc.IsConnected():
 		r.Why = "not connected to NATS: " + w.nc.Status().String()
+	case blocked:
+		r.Why = blockage.String()
 	case time.Since(h.LastGood) <= pullSilence:
 		r.Ready = true
 	case h.Held < h.Slots:

@@ -23,6 +23,8 @@ const (
 	panicDelay = 2 * time.Second
 	// returnTimeout bounds the hand-back of a job at a stop.
 	returnTimeout = 5 * time.Second
+	// handAgain is the pause between tries to hand a job back at a stop.
+	handAgain = 2 * time.Second
 	// retryLookup is the pause between tries to read what the server knows of a job.
 	retryLookup = 500 * time.Millisecond
 )
@@ -35,9 +37,12 @@ var errStopping = fmt.Errorf("the worker is stopping: %w", context.Canceled)
 //
 //	free slot, then pull            queue.Source
 //	lease heartbeat                 queue.Source
+//	can its result be stored?       task.admit     -> wait for that
+//	its payload, where it is big    task.load
 //	has it a result already?        task.recall    -> send it again, ack
 //	what happened before?           task.recall    -> poison, ack
 //	decode, validate, route         task.accept    -> invalid_job
+//	not_before                      task.due       -> wait for that
 //	deadline                        task.call      -> expired
 //	candidate, breaker, call        fallback.Engine
 //	record and emit                 trail.go
@@ -49,6 +54,7 @@ type task struct {
 	w   *Worker
 	d   *queue.Delivery
 	log *slog.Logger
+	fencing
 
 	id        string   // as in subjects and results
 	job       *job.Job // see understand
@@ -61,6 +67,8 @@ type task struct {
 	taken     time.Time
 	startedAt time.Time // of the first delivery: the time budget runs from here
 	trail     []job.Attempt
+	object    string // that holds the payload; empty when the message does
+	replaced  string // the object of the answer that this run's result replaces
 }
 
 // handle runs one job from its delivery to its settlement. It is where a panic
@@ -82,10 +90,11 @@ func (w *Worker) handle(ctx context.Context, d *queue.Delivery) {
 			t.drop(ctx, panicDelay)
 		}
 	}()
+	w.at("after pull", t.id)
 	if d.Number() > 1 {
 		w.metrics.redeliveries.Inc()
 	}
-	if t.recall(ctx) && t.accept(ctx) {
+	if t.admit(ctx) && t.recall(ctx) && t.accept(ctx) && t.due(ctx) {
 		t.call(ctx)
 	}
 }
@@ -100,12 +109,14 @@ func safeID(id string) string {
 // recall asks the server what it knows of the job. It reports whether the job
 // is to be run.
 func (t *task) recall(ctx context.Context) bool {
-	for {
+	for tries := 0; ; tries++ {
 		run, err := t.tryRecall(ctx)
 		if err == nil {
 			return run
 		}
-		t.log.WarnContext(ctx, "what is known of the job could not be read; trying again", "err", err)
+		if tries == 0 {
+			t.log.WarnContext(ctx, "what is known of the job could not be read or stored; it waits in its slot", "err", err)
+		}
 		select {
 		case <-time.After(retryLookup):
 		case <-ctx.Done(): // its trail is not known here: nothing is stored in its name
@@ -117,6 +128,10 @@ func (t *task) recall(ctx context.Context) bool {
 
 func (t *task) tryRecall(ctx context.Context) (run bool, err error) {
 	t.startedAt = t.taken
+	if err := t.load(ctx); err != nil {
+		return false, err
+	}
+	t.looked = time.Now()
 	stored, history, err := t.read(ctx)
 	if err != nil {
 		return false, err
@@ -125,7 +140,7 @@ func (t *task) tryRecall(ctx context.Context) (run bool, err error) {
 		if !t.replaceable(stored) {
 			return false, t.resend(ctx, stored)
 		}
-		t.replaces = stored.Seq
+		t.replaces, t.replaced = stored.Seq, answerOf(stored)
 	}
 	t.trail = history.Trail
 	if !history.StartedAt.IsZero() {
@@ -224,14 +239,22 @@ func (t *task) understand() error {
 func (t *task) accept(ctx context.Context) bool {
 	err := t.understand()
 	if err == nil {
+		err = t.job.CheckAhead(t.d.Published)
+	}
+	if err == nil {
 		t.plan, err = t.w.engine.Plan(t.job)
 	}
 	if err != nil {
 		t.route = ""
-		t.refuse(ctx, backend.InvalidJob, err.Error())
+		class := backend.InvalidJob
+		if payload, ok := errors.AsType[*results.PayloadError](err); ok && payload.TooBig {
+			class = backend.TooLarge
+		}
+		t.refuse(ctx, class, err.Error())
 		return false
 	}
 	t.route = t.plan.Route
+	t.w.at("after decode", t.id)
 	return true
 }
 
@@ -243,6 +266,9 @@ func (t *task) call(ctx context.Context) {
 			deadline = end
 		}
 	}
+	ctx, t.abandon = context.WithCancelCause(ctx)
+	defer t.abandon(nil)
+	t.calling = ctx
 	for {
 		out := t.w.engine.Run(ctx, fallback.Task{
 			Plan: t.plan, Trail: t.trail, Deadline: deadline, Observer: observer{t},
@@ -254,8 +280,11 @@ func (t *task) call(ctx context.Context) {
 		case out.Response != nil:
 			t.finish(ctx, t.success(out))
 			return
+		case t.elsewhere != nil:
+			t.yield(ctx)
+			return
 		case out.Wait != nil:
-			if t.hand(ctx, out.Wait.Until, out.Wait.Why) {
+			if t.hand(ctx, out.Wait.Until, 0, out.Wait.Why) {
 				return
 			}
 			select { // the wait could not be stored: it is spent here
@@ -280,9 +309,9 @@ func (t *task) chunks() func(int, []byte) {
 	return t.relay
 }
 
-// hand gives the job back until a moment, with its trail. It reports whether
-// the job left this worker.
-func (t *task) hand(ctx context.Context, until time.Time, why string) bool {
+// hand gives the job back until a moment, or some time before it, with its trail.
+// It reports whether the job left this worker.
+func (t *task) hand(ctx context.Context, until time.Time, before time.Duration, why string) bool {
 	settling, cancel := t.w.settling(ctx, returnTimeout)
 	defer cancel()
 	w := job.Waiting{
@@ -293,7 +322,7 @@ func (t *task) hand(ctx context.Context, until time.Time, why string) bool {
 		t.log.WarnContext(ctx, "the job's wait could not be stored", "err", err)
 		return false
 	}
-	if err := t.d.Return(settling, max(time.Until(until), 0)); err != nil {
+	if err := t.d.Return(settling, max(time.Until(until)-before, 0)); err != nil {
 		t.log.WarnContext(ctx, "job could not be returned; its lease will run out", "err", err)
 	}
 	t.w.metrics.waits.Inc()
@@ -303,8 +332,14 @@ func (t *task) hand(ctx context.Context, until time.Time, why string) bool {
 
 // giveBack returns the job to the queue, with its trail, because this worker stops.
 func (t *task) giveBack(ctx context.Context) {
-	if !t.hand(ctx, time.Now(), "the worker is stopping") {
-		t.drop(ctx, 0)
+	settling, cancel := t.w.settling(ctx, 0)
+	defer cancel()
+	for !t.hand(ctx, time.Now(), 0, "the worker is stopping") {
+		if len(t.trail) == 0 || settling.Err() != nil { // else what was tried would be lost
+			t.drop(ctx, 0)
+			return
+		}
+		sleep(settling, handAgain)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"understudy/internal/backend/openai"
 	"understudy/internal/breaker"
 	"understudy/internal/job"
+	"understudy/internal/results"
 )
 
 // metrics are the worker's numbers. The label sets are closed: backends, routes
@@ -35,6 +36,7 @@ type metrics struct {
 	redeliveries prometheus.Counter
 	unknown      prometheus.Counter
 	waits        prometheus.Counter
+	blocked      *prometheus.GaugeVec // kind
 }
 
 // latencyBuckets are seconds: from a cache's answer to a long generation.
@@ -115,11 +117,14 @@ func newMetrics(reg prometheus.Registerer, labels metricLabels, dropped func() f
 			Name: "understudy_unknown_outcomes_total", Help: "Calls whose end a crash has hidden.",
 		}),
 		waits: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "understudy_waits_total", Help: "Jobs handed back to wait because no backend could be called.",
+			Name: "understudy_waits_total", Help: "Jobs handed back to wait: no backend could be called, or their time has not come.",
 		}),
+		blocked: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "understudy_store_blocked", Help: "Jobs that are held because what they need to have stored cannot be, by what that is.",
+		}, []string{"kind"}),
 	}
 	reg.MustRegister(m.requests, m.duration, m.operation, m.tokens, m.firstToken, m.cost, m.latency, m.coldStarts, m.skips, m.wait, m.jobs, m.jobDuration,
-		m.inFlight, m.slots, m.depth, m.age, m.breaker, m.deadLetters, m.redeliveries, m.unknown, m.waits,
+		m.inFlight, m.slots, m.depth, m.age, m.breaker, m.deadLetters, m.redeliveries, m.unknown, m.waits, m.blocked,
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "understudy_events_dropped_total", Help: "Events that could not be sent or stored.",
 		}, dropped))
@@ -142,6 +147,9 @@ func (m *metrics) createSeries(labels metricLabels) {
 		for _, c := range backend.Classes() {
 			m.requests.WithLabelValues(b, string(c))
 		}
+	}
+	for _, kind := range results.Kinds() {
+		m.blocked.WithLabelValues(string(kind))
 	}
 	for _, q := range labels.queues {
 		m.age.WithLabelValues(q)

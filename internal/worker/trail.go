@@ -18,12 +18,19 @@ type observer struct{ t *task }
 
 // Started implements fallback.Observer.
 func (o observer) Started(a job.Attempt) {
+	o.t.w.at("before the call", o.t.id)
+	if !o.t.fence() {
+		return
+	}
 	o.t.emit(job.EventAttemptStarted, a)
 }
 
 // Ended implements fallback.Observer.
 func (o observer) Ended(a job.Attempt) {
 	t := o.t
+	if t.elsewhere != nil { // it never left
+		return
+	}
 	log := t.log.With("attempt", a.N, "backend", a.Backend)
 	switch a.Outcome {
 	case job.OutcomeSucceeded:
@@ -32,7 +39,8 @@ func (o observer) Ended(a job.Attempt) {
 	case job.OutcomeSkipped:
 		t.emit(job.EventAttemptSkipped, a)
 		t.w.metrics.skipped(&a)
-		log.Debug("backend skipped", "class", a.Class, "next", a.Next)
+		class, next := told(a)
+		log.Debug("backend skipped", "class", class, "next", next)
 		return
 	case job.OutcomeFailed:
 		t.emit(job.EventAttemptFailed, a)
@@ -40,19 +48,25 @@ func (o observer) Ended(a job.Attempt) {
 	case job.OutcomeUnknown:
 		return
 	}
+	t.w.at("after the answer", t.id)
 	t.w.metrics.attempt(&a, operation(t.job.URL))
 }
 
-// logFailure says which backend, how long, which class and why the next, but
-// not in the provider's words: they may quote the prompt.
-func logFailure(log *slog.Logger, a job.Attempt) {
-	class, next := "", ""
+// told is the class of an attempt and what followed, empty where there is none.
+func told(a job.Attempt) (class, next string) {
 	if a.Class != nil {
 		class = *a.Class
 	}
 	if a.Next != nil {
 		next = string(*a.Next)
 	}
+	return class, next
+}
+
+// logFailure says which backend, how long, which class and why the next, but
+// not in the provider's words: they may quote the prompt.
+func logFailure(log *slog.Logger, a job.Attempt) {
+	class, next := told(a)
 	args := []any{"class", class, "status", a.Status, "duration_ms", a.DurationMS, "next", next}
 	if a.RetryAfterMS != nil {
 		args = append(args, "retry_after_ms", *a.RetryAfterMS)

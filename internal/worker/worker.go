@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,6 +30,8 @@ import (
 const (
 	// ensureTimeout bounds the creation of streams and consumers at the start.
 	ensureTimeout = 30 * time.Second
+	// bucketsTimeout bounds the creation of the object stores within that.
+	bucketsTimeout = 10 * time.Second
 	// hardStop is how long after the grace a job may still settle.
 	hardStop = 10 * time.Second
 	// closeTimeout bounds each of the last steps of a stop.
@@ -59,6 +63,9 @@ type Worker struct {
 	hard   context.Context //nolint:containedctx // ends when settling must end; see settling
 	lost   chan error      // the connection was closed for good
 
+	held     map[results.Kind]int // jobs that cannot be stored, see blocked; guarded by the store
+	stopping <-chan struct{}      // closed when no more jobs are to be taken
+
 	ready chan struct{} // closed when jobs are taken
 	url   string        // of the embedded server
 	http  string        // where HTTP is served
@@ -68,7 +75,7 @@ type Worker struct {
 // the rules files but connects to nothing and starts nothing.
 func New(cfg Config, logger *slog.Logger, reg *prometheus.Registry) (*Worker, error) {
 	cfg = cfg.withDefaults()
-	w := &Worker{cfg: cfg, logger: logger, reg: reg, ready: make(chan struct{}), lost: make(chan error, 1)}
+	w := &Worker{cfg: cfg, logger: logger, reg: reg, ready: make(chan struct{}), lost: make(chan error, 1), held: make(map[results.Kind]int)}
 	var errs []error
 	var err error
 	if w.subjects, err = job.NewSubjects(cfg.Prefix); err != nil {
@@ -116,6 +123,13 @@ func (c Config) withDefaults() Config {
 	}
 	if c.ShutdownGrace == 0 {
 		c.ShutdownGrace = DefaultShutdownGrace
+	}
+	c.MaxPayload = max(cmp.Or(c.MaxPayload, DefaultMaxPayload), 0)
+	c.Backends = slices.Clone(c.Backends)
+	for i := range c.Backends {
+		if b := &c.Backends[i].OpenAI; b.MaxResponseBytes == 0 {
+			b.MaxResponseBytes = max(openai.DefaultMaxResponseBytes, c.MaxPayload)
+		}
 	}
 	return c
 }
@@ -202,7 +216,7 @@ func (w *Worker) open(ctx context.Context) error {
 	for i, q := range w.cfg.Queues {
 		names[i] = q.Name
 	}
-	differences, err := w.layout.Ensure(ctx, w.js, names)
+	differences, err := w.ensure(ctx, names)
 	if err != nil {
 		return fmt.Errorf("%w (is JetStream enabled on the server, and may this user manage streams?)", err)
 	}
@@ -213,11 +227,19 @@ func (w *Worker) open(ctx context.Context) error {
 	if w.store, err = results.Open(ctx, w.nc, w.js, w.subjects); err != nil {
 		return err
 	}
+	if w.cfg.MaxPayload > 0 {
+		ctx, cancel := context.WithTimeout(ctx, bucketsTimeout) // a request that is forbidden gets no answer
+		defer cancel()
+		if err := w.store.EnsureBuckets(ctx, max(w.cfg.Replicas, 1), cmp.Or(w.cfg.ResultsMaxAge, queue.DefaultMaxAge)); err != nil {
+			w.logger.ErrorContext(ctx, "what is too big for a message will fail: the object stores cannot be made (WORKER_MAX_PAYLOAD=0 turns them off)", "err", err)
+		}
+	}
 	if w.outbox, err = results.NewOutbox(w.nc, w.logger); err != nil {
 		return err
 	}
 	w.source, err = queue.NewSource(queue.SourceConfig{
 		Conn: w.nc, JS: w.js, Layout: w.layout, Queues: w.cfg.Queues, Slots: w.cfg.Concurrency, Logger: w.logger,
+		Paused: func() bool { _, blocked := w.store.Blocked(); return blocked },
 	})
 	if err != nil {
 		return err
@@ -225,6 +247,7 @@ func (w *Worker) open(ctx context.Context) error {
 	w.metrics = newMetrics(w.reg, metricLabels{backends: w.backends.names, routes: w.engine.Routes(), queues: names},
 		func() float64 { return float64(w.outbox.Dropped()) })
 	w.metrics.slots.Set(float64(w.cfg.Concurrency))
+	w.store.OnBlocked(w.blocked)
 	return nil
 }
 
@@ -246,12 +269,14 @@ func (w *Worker) serve(ctx context.Context, listener net.Listener) error {
 
 	taking, stopTaking := context.WithCancelCause(ctx)
 	defer stopTaking(nil)
+	w.stopping = taking.Done()
 	endpoints, err := w.serveEndpoints()
 	if err != nil {
 		return err
 	}
 	wg.Go(func() { w.outbox.Run(background) })
 	wg.Go(func() { w.watch(background) })
+	wg.Go(func() { w.sweep(background) })
 	if listener != nil {
 		wg.Go(func() { w.serveHTTP(background, listener) })
 	}

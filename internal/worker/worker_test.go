@@ -586,7 +586,9 @@ func TestAResultThatIsTooBigSaysSo(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	p := llmtest.New(t, llmtest.Always(llmtest.Reply{Size: 2 << 20}))
-	b.start(b.config(model("vllm", p)))
+	cfg := b.config(model("vllm", p))
+	cfg.MaxPayload = -1
+	b.start(cfg)
 	b.publish("big", chat("hi"))
 	r := b.result("big")
 	require.Equal(t, job.Failed, r.Status)

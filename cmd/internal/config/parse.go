@@ -27,6 +27,7 @@ type (
 	factor        struct{} // 1 and up
 	length        struct{} // a time of 0 and up
 	positive      struct{} // a time above 0
+	byteSize      struct{}
 	address       struct{} // host:port
 	httpURL       struct{}
 	natsURLs      struct{}
@@ -49,6 +50,7 @@ type (
 	factorSetting   = setting[float64, factor]
 	durationSetting = setting[time.Duration, length]
 	positiveTime    = setting[time.Duration, positive]
+	sizeSetting     = setting[int64, byteSize]
 	addressSetting  = setting[string, address]
 	urlSetting      = setting[string, httpURL]
 	serversSetting  = setting[[]*url.URL, natsURLs]

@@ -57,6 +57,10 @@ func badValues() []badCase {
 		{"WORKER_EVENTS_MAX_AGE", "0", `"0" is no time; use a time above 0`},
 		{"WORKER_LOG_LEVEL", "loud", `"loud" is not a level; use debug, info, warn or error`},
 		{"WORKER_LOG_FORMAT", "xml", `"xml" is not known; use text or json`},
+		{"WORKER_MAX_PAYLOAD", "big", `"big" is not a size; use bytes (1048576), or KB, MB or GB of 1024 each (64MB)`},
+		{"WORKER_MAX_PAYLOAD", "1.5MB", `"1.5MB" is not a size; use bytes (1048576), or KB, MB or GB of 1024 each (64MB)`},
+		{"WORKER_MAX_PAYLOAD", "-1", `"-1" is negative; use 0 or more`},
+		{"WORKER_MAX_PAYLOAD", "2GB", `"2GB" is too big; use 1GB at most`},
 		{"WORKER_EMBEDDED_ADDR", "localhost", `"localhost" is not an address; use host:port, such as 127.0.0.1:8080`},
 		{"WORKER_DATA_DIR", "/etc/passwd", `"/etc/passwd" is not a directory; name a directory`},
 

@@ -27,6 +27,7 @@ type workerSpec struct {
 	MaxCrashes    positiveCount   `split_words:"true" default:"3" desc:"How often a job may kill its worker before it is dead-lettered as poison."`
 	ResultsMaxAge positiveTime    `split_words:"true" default:"168h" desc:"How long the results stream keeps results, when this worker creates it."`
 	EventsMaxAge  positiveTime    `split_words:"true" default:"168h" desc:"How long the events stream keeps events, when this worker creates it."`
+	MaxPayload    sizeSetting     `split_words:"true" default:"64MB" desc:"The longest payload of a job, and the longest answer, that travels by object store because it does not fit a message of the server (max_payload): in bytes, KB, MB or GB of 1024 each. A worker may hold as many as WORKER_CONCURRENCY of them in memory. 0 turns it off: what does not fit a message is refused."`
 	LogLevel      levelSetting    `split_words:"true" default:"info" desc:"debug, info, warn or error. Logs go to standard error."`
 	LogFormat     formatSetting   `split_words:"true" default:"text" desc:"text or json."`
 	EmbeddedAddr  addressSetting  `split_words:"true" default:"127.0.0.1:4222" desc:"Where the embedded NATS server listens, host:port. It asks nobody for credentials."`

@@ -69,11 +69,15 @@ func (w *Worker) readWorker(r *reader, s *workerSpec) {
 		Name: s.Name.value, Prefix: s.SubjectPrefix.text, Queues: s.Queues.value, Concurrency: s.Concurrency.value,
 		Replicas: s.Replicas.value, ReplyAllow: s.ReplyAllow.value, MaxCrashes: s.MaxCrashes.value,
 		ResultsMaxAge: s.ResultsMaxAge.value, EventsMaxAge: s.EventsMaxAge.value,
+		MaxPayload:    s.MaxPayload.value,
 		ShutdownGrace: s.ShutdownGrace.value, HTTPAddr: s.HTTPAddr.value,
 		Connect: w.NATS.Connect,
 	}
 	if s.ShutdownGrace.value == 0 { // 0 would be the default
 		w.Config.ShutdownGrace = -1
+	}
+	if s.MaxPayload.value == 0 {
+		w.Config.MaxPayload = -1
 	}
 	const most = 5 // of JetStream
 	if s.Replicas.value > most {

@@ -1,0 +1,235 @@
+package results
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// The numbers of objects.
+const (
+	// chunkSize is the longest message of an object, where the server takes it.
+	chunkSize = 128 << 10
+	// slowest is how many bytes a second an object moves at least, before it is
+	// given up: 1 MiB.
+	slowest = 1 << 20
+	// objectTries is how often an object is tried while the server answers
+	// otherwise: a bucket that may not be used does not become usable by waiting.
+	objectTries = 3
+	// answersSlack is how much longer an answer is kept than its result, which is
+	// stored after it.
+	answersSlack = time.Hour
+)
+
+// errLink says that an object is only a name of another one, which may be in a
+// bucket that is not ours.
+var errLink = errors.New("the object is a link")
+
+// EnsureBuckets creates the object stores for payloads and answers that do not
+// fit a message, where they are missing, with that many replicas. Payloads never
+// expire by themselves, answers an hour after results that are kept for maxAge. It
+// alters nothing that exists.
+func (s *Store) EnsureBuckets(ctx context.Context, replicas int, maxAge time.Duration) error {
+	for _, want := range []jetstream.ObjectStoreConfig{
+		{
+			Bucket: s.subjects.PayloadsBucket(), Replicas: replicas,
+			Description: "understudy: payloads of jobs that are too big for a message",
+		},
+		{
+			Bucket: s.subjects.AnswersBucket(), Replicas: replicas, TTL: maxAge + answersSlack,
+			Description: "understudy: answers that are too big for a message",
+		},
+	} {
+		_, err := s.js.ObjectStore(ctx, want.Bucket)
+		if errors.Is(err, jetstream.ErrBucketNotFound) {
+			_, err = s.js.CreateObjectStore(ctx, want)
+		}
+		if err != nil && !errors.Is(err, jetstream.ErrBucketExists) { // another worker was first
+			return fmt.Errorf("create the object store %s: %w", want.Bucket, err)
+		}
+	}
+	return nil
+}
+
+// bounded is ctx with the time that one try to move size bytes may take.
+func (s *Store) bounded(ctx context.Context, size int64) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, s.tryTimeout+time.Duration(size/slowest)*time.Second)
+}
+
+// put stores an object in chunks that the server takes.
+func (s *Store) put(ctx context.Context, bucket jetstream.ObjectStore, name string, data []byte) error {
+	chunk := min(chunkSize, max(s.nc.MaxPayload()-headroom, 1))
+	_, err := bucket.Put(ctx, jetstream.ObjectMeta{
+		Name: name, Opts: &jetstream.ObjectMetaOptions{ChunkSize: uint32(chunk)}, //nolint:gosec // at most chunkSize
+	}, bytes.NewReader(data))
+	return err
+}
+
+// get reads an object of at most limit bytes, whose size it checks first.
+func (s *Store) get(ctx context.Context, bucketName, name string, limit int64) ([]byte, error) {
+	look, cancel := s.bounded(ctx, 0)
+	defer cancel()
+	bucket, err := s.js.ObjectStore(look, bucketName)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", bucketName, err)
+	}
+	info, err := bucket.GetInfo(look, name)
+	switch {
+	case err != nil:
+		return nil, err
+	case info.Opts != nil && info.Opts.Link != nil:
+		return nil, errLink
+	case info.Size > uint64(max(limit, 0)):
+		return nil, &TooBigError{What: "object", Size: int64(min(info.Size, 1<<62)), Limit: limit} //nolint:gosec // cut
+	}
+	ctx, cancel = s.bounded(ctx, int64(info.Size)) //nolint:gosec // at most limit
+	defer cancel()
+	object, err := bucket.Get(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = object.Close() }() // only read
+	data, err := io.ReadAll(io.LimitReader(object, limit+1))
+	if err == nil && uint64(len(data)) != info.Size { // its digest is that of other bytes than it says
+		err = jetstream.ErrDigestMismatch
+	}
+	if err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+// drop deletes an object and the mark that its deletion leaves behind, which
+// would stay for ever. One that is gone already is no error.
+func (s *Store) drop(ctx context.Context, bucketName, name string) error {
+	bucket, err := s.js.ObjectStore(ctx, bucketName)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open %s: %w", bucketName, err)
+	}
+	if err := bucket.Delete(ctx, name); err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
+		return fmt.Errorf("delete object %s: %w", name, err)
+	}
+	stream, err := s.js.Stream(ctx, bucketStream(bucketName))
+	if err != nil {
+		return fmt.Errorf("open %s: %w", bucketName, err)
+	}
+	subject := "$O." + bucketName + ".M." + base64.URLEncoding.EncodeToString([]byte(name))
+	mark, err := last(ctx, stream, subject)
+	if mark == nil || err != nil {
+		return err
+	}
+	var info jetstream.ObjectInfo
+	if err := json.Unmarshal(mark.Data, &info); err != nil {
+		return fmt.Errorf("read what is left of object %s: %w", name, err)
+	}
+	if !info.Deleted {
+		return nil // there is a new one
+	}
+	// Not what came after the mark: that is a new one.
+	if err := stream.Purge(ctx, jetstream.WithPurgeSubject(subject), jetstream.WithPurgeSequence(mark.Sequence+1)); err != nil {
+		return fmt.Errorf("delete object %s: %w", name, err)
+	}
+	return nil
+}
+
+// bucketStream is the stream below an object store.
+func bucketStream(bucket string) string { return "OBJ_" + bucket }
+
+// lags reports whether err may be that of a replica that lags behind the leader.
+func lags(err error) bool {
+	return errors.Is(err, jetstream.ErrDigestMismatch) || errors.Is(err, jetstream.ErrObjectNotFound) ||
+		errors.Is(err, jetstream.ErrBucketNotFound)
+}
+
+// answers reports whether the server answers other questions.
+func (s *Store) answers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, s.tryTimeout)
+	defer cancel()
+	_, err := s.results.Info(ctx)
+	return err == nil
+}
+
+// full reports whether the server has no room at the moment.
+func full(err error) bool { return errors.Is(Refusal(err), ErrQueueFull) }
+
+// PutAnswer stores the body of a result of the job message jobSeq that does not
+// fit a message, and has the result refer to it. It tries until it is stored or
+// ctx is done; where the object store cannot be used though the server answers,
+// it gives up after a few tries. The name is of this call alone: workers that race
+// do not overwrite each other's answers.
+func (s *Store) PutAnswer(ctx context.Context, queue, id string, jobSeq uint64, body []byte) (name string, err error) {
+	name = uniqueName(asideName(s.subjects.Result(queue, id), jobSeq))
+	trial := s.blocked.trial(KindAnswers)
+	defer trial.over()
+	tries := 0
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		err := s.tryPut(ctx, s.subjects.AnswersBucket(), name, body)
+		if err == nil {
+			return name, nil
+		}
+		if !full(err) && s.answers(ctx) {
+			tries++
+		} else {
+			trial.failed(err)
+		}
+		if tries >= objectTries || errors.Is(err, jetstream.ErrBucketNotFound) {
+			return "", fmt.Errorf("store an answer of %d bytes in %s: %w", len(body), s.subjects.AnswersBucket(), err)
+		}
+		if !sleep(ctx, pause) {
+			return "", fmt.Errorf("store an answer of %d bytes: %w (last answer: %w)", len(body), context.Cause(ctx), err)
+		}
+	}
+}
+
+// tryPut makes one try to store an object in a bucket that exists.
+func (s *Store) tryPut(ctx context.Context, bucketName, name string, data []byte) error {
+	ctx, cancel := s.bounded(ctx, int64(len(data)))
+	defer cancel()
+	bucket, err := s.js.ObjectStore(ctx, bucketName)
+	if err != nil {
+		return err
+	}
+	return s.put(ctx, bucket, name, data)
+}
+
+// Answer reads the body of a result that [Store.PutAnswer] has put aside, whose
+// length is size. A replica that lags behind is given a moment.
+func (s *Store) Answer(ctx context.Context, name string, size int64) ([]byte, error) {
+	for pause := firstPause; ; pause *= 2 {
+		body, err := s.get(ctx, s.subjects.AnswersBucket(), name, size)
+		if err == nil && int64(len(body)) != size {
+			err = fmt.Errorf("it has %d bytes, the result says %d", len(body), size)
+		}
+		switch {
+		case err == nil:
+			return body, nil
+		case !lags(err) || pause > lastPause/4 || !sleep(ctx, pause):
+			return nil, fmt.Errorf("read the answer %s from %s: %w", name, s.subjects.AnswersBucket(), err)
+		}
+	}
+}
+
+// DropAnswer deletes the body of a result that counts no longer. One that is gone
+// already is no error.
+func (s *Store) DropAnswer(ctx context.Context, name string) error {
+	return s.drop(ctx, s.subjects.AnswersBucket(), name)
+}
+
+// publishable returns a *[TooBigError] when msg does not fit the server's limit.
+func (s *Store) publishable(msg *nats.Msg) error {
+	if size, limit := int64(msg.Size()-len(msg.Subject)-len(msg.Reply)), s.nc.MaxPayload(); size > limit {
+		return &TooBigError{What: "job with its headers", Size: size, Limit: limit}
+	}
+	return nil
+}
