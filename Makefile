@@ -55,7 +55,11 @@ verify: ## Check that generated documents, go.mod and formatting are up to date.
 	$(LINT) fmt --diff ./...
 
 .PHONY: bench
-bench: ## Measure the hot parts; compare two runs with benchstat.
+bench: build ## Compare the worker with a bare loop, 3 min; BENCH="-only slot" for flags.
+	$(GO) run ./internal/bench -worker $(BIN)/worker -doc docs/performance.md $(BENCH)
+
+.PHONY: bench-go
+bench-go: ## Measure the hot parts; compare two runs with benchstat.
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/...
 
 .PHONY: fuzz
@@ -66,8 +70,12 @@ fuzz: ## Fuzz every decoder, FUZZ (30s) each.
 	  done; done
 
 .PHONY: soak
-soak: ## Run jobs through faults and restarts for SOAK (10m), then check the streams.
-	UNDERSTUDY_SOAK=$(SOAK) $(GO) test -race -tags soak -count 1 -timeout 0 -run '^TestSoak$$' -v ./cmd/worker
+soak: ## Run jobs through random faults for SOAK (10m), judge them, write bin/soak-report.txt.
+	UNDERSTUDY_SOAK=$(SOAK) $(GO) test -tags soak -count 1 -timeout 0 -run '^TestSoak$$' -v ./cmd/worker
+
+.PHONY: matrix
+matrix: ## Break everything at every point of a job's life and write docs/kill-matrix.md anew.
+	$(GO) test -tags matrix -count 1 -parallel 8 -timeout 30m -run '^TestMatrix$$' -v ./cmd/worker
 
 .PHONY: check
 check: verify lint test ## Everything CI checks.

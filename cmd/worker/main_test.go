@@ -28,6 +28,9 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	if config := os.Getenv(natsdConfig); config != "" { // see natsd
+		os.Exit(runNATS(config))
+	}
 	dir, err := os.MkdirTemp("", "worker")
 	if err == nil {
 		binary = filepath.Join(dir, "worker")
