@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"understudy/internal/job"
@@ -36,9 +37,15 @@ type Health interface {
 	Failing() bool
 }
 
+// ErrNoTurn is the Cause of the error with which a [Limited] refuses a call whose
+// turn is further away than [Request.MaxWait]. The error is of class
+// [CircuitOpen], and its RetryAfter tells how far.
+var ErrNoTurn = errors.New("its turn is further away than it waits")
+
 // Limited is a [Backend] that keeps its calls within limits: of calls at once, of
 // calls and tokens per minute. Its Complete waits for its turn before the call
-// leaves, and gives up waiting when ctx is done.
+// leaves, gives up waiting when ctx is done, and does not begin to where that would
+// take longer than [Request.MaxWait].
 type Limited interface {
 	Backend
 	// Room returns how long a call of req would wait for its turn now, 0 for not
@@ -72,6 +79,10 @@ type Request struct {
 	Model string
 	// Stream tells that the job asked for a streamed answer.
 	Stream bool
+	// MaxWait is the longest that the call may wait for its turn at a [Limited]:
+	// negative for not at all, 0 for as long as it takes. One that would wait for
+	// longer is refused at once with [ErrNoTurn]; it uses nothing.
+	MaxWait time.Duration
 	// Started is called when the call leaves, with the model it asks for. May be nil.
 	Started func(model string)
 	// Chunk is called for every data chunk of a streamed answer, in order, with

@@ -2,6 +2,7 @@ package fallback
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"understudy/internal/backend"
@@ -12,7 +13,8 @@ import (
 // until that is over.
 type call struct {
 	at    int
-	since time.Time // the wait for it began then
+	since time.Time     // the wait for it began then
+	wait  time.Duration // the longest for its turn, as in backend.Request
 
 	entry *job.Attempt // nil until the call leaves
 	ended time.Time
@@ -26,6 +28,7 @@ type call struct {
 func (r *run) attempt(ctx context.Context, c *call) {
 	name := r.sit.Chain[c.at].Name
 	req := r.task.Request
+	req.MaxWait = c.wait
 	req.Started = func(model string) { r.leave(c, name, model) }
 	if chunk := r.task.Chunk; chunk != nil {
 		req.Chunk = func(data []byte) {
@@ -60,6 +63,24 @@ func refused(why *backend.Error, name string, resp *backend.Response) *backend.E
 	err.Backend, err.Status, err.Model, err.RequestID, err.Body = name, resp.Status, resp.Model, resp.RequestID, resp.Body
 	err.Usage, err.CostUSD, err.FirstToken = resp.Usage, resp.CostUSD, resp.FirstToken
 	return &err
+}
+
+// refusalPause is how long a backend is left alone that refused a call without
+// saying for how long.
+const refusalPause = time.Second
+
+// turnedAway takes notice of a call that did not leave: its backend refused it
+// between the look and the call, for its breaker or for its limits.
+func (r *run) turnedAway(c *call) {
+	pause := refusalPause
+	if c.err.RetryAfter > 0 {
+		pause = max(c.err.RetryAfter, time.Millisecond)
+	}
+	until := &r.sit.Chain[c.at].closed
+	if errors.Is(c.err, backend.ErrNoTurn) {
+		until = &r.sit.Chain[c.at].full
+	}
+	*until = r.world.now().Add(pause)
 }
 
 // leave begins the entry of a call that leaves now.

@@ -13,6 +13,7 @@ type look struct {
 	at     int           // whom to call, -1 for nobody
 	pause  time.Duration // before that, 0 for none
 	queued bool          // the pause is for a turn within the limits of at
+	wait   time.Duration // the longest that its call may wait for that, as in backend.Request
 	passed []passed      // those passed over, the most wanted first
 }
 
@@ -27,9 +28,13 @@ type passed struct {
 // look finds the most wanted candidate that can be called now, or the one that
 // can be called first. A degraded backend that refuses calls is not waited for.
 func (r *run) look() look {
-	found, now := look{at: -1}, r.world.now() // one moment, or equal pauses would differ
+	found, now := look{at: -1, wait: -1}, r.world.now() // one moment, or equal pauses would differ
+	if patience := r.patience(); patience > 0 && r.sit.Policy.OnLimit != OnLimitFallback {
+		found.wait = patience
+	}
 	if pause, ok := r.retryIn(now); ok {
-		return look{at: r.retry, pause: pause}
+		found.at, found.pause = r.retry, pause
+		return found
 	}
 	full := look{at: -1}
 	for _, i := range r.candidates() {
@@ -86,8 +91,12 @@ func (r *run) queueUp(found, full look) look {
 		return found
 	}
 	found.at, found.pause, found.queued = full.at, full.pause, true
-	if full.pause <= r.patience() || r.beyond(full.pause) && r.beyond(r.engine.hold) { // its Complete does the waiting
-		found.pause, found.queued = 0, false
+	patient := full.pause <= r.patience()
+	if patient || r.beyond(full.pause) && r.beyond(r.engine.hold) { // its Complete does the waiting
+		found.pause, found.queued, found.wait = 0, false, 0
+		if patient {
+			found.wait = r.patience()
+		}
 		found.passed = slices.DeleteFunc(found.passed, func(p passed) bool { return p.at == full.at })
 	}
 	return found
@@ -203,7 +212,7 @@ func (r *run) room(i int) time.Duration {
 	if !ok {
 		return 0
 	}
-	room := limited.Room(&r.task.Request)
+	room := max(limited.Room(&r.task.Request), r.sit.Chain[i].full.Sub(r.world.now()))
 	if r.sit.Policy.OnLimit != OnLimitFallback && room <= r.patience() {
 		return 0
 	}

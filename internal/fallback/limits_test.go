@@ -21,21 +21,33 @@ type limited struct {
 	behind      time.Duration // what Defer answers on top of the room
 	free        time.Time
 	deferred    int
+	overtaken   bool // somebody takes the turn between the look and the call, each time
 }
 
 // Room implements backend.Limited.
 func (l *limited) Room(*backend.Request) time.Duration {
+	if l.overtaken {
+		return 0
+	}
+	return l.room()
+}
+
+func (l *limited) room() time.Duration {
 	return max(time.Until(l.free), l.always, 0)
 }
 
 // Defer implements backend.Limited.
-func (l *limited) Defer(req *backend.Request) time.Duration {
+func (l *limited) Defer(*backend.Request) time.Duration {
 	l.deferred++
-	return l.Room(req) + l.behind
+	return l.room() + l.behind
 }
 
 func (l *limited) Complete(ctx context.Context, req *backend.Request) (*backend.Response, error) {
-	timer := time.NewTimer(l.Room(req))
+	wait := l.room()
+	if req.MaxWait != 0 && wait > max(req.MaxWait, 0) {
+		return nil, &backend.Error{Class: backend.CircuitOpen, Backend: l.name, RetryAfter: wait, Message: "no turn", Cause: backend.ErrNoTurn}
+	}
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -49,6 +61,13 @@ func (l *limited) Complete(ctx context.Context, req *backend.Request) (*backend.
 // busy is a limited backend whose first turn comes after full.
 func busy(name string, full time.Duration, script ...step) *limited {
 	return &limited{fake: model(name, script...), full: full}
+}
+
+// overtaken is a busy backend that seems free.
+func overtaken(name string, full time.Duration) *limited {
+	l := busy(name, full)
+	l.overtaken = true
+	return l
 }
 
 func onLimit(what string) func(*fallback.Policy) {
@@ -163,6 +182,48 @@ func TestTheTurnWithinTheLimitsOfABackend(t *testing.T) {
 			calls:  []string{"a@0s", "b@1s"}, trail: []string{"a server_error retry", "a skipped fallback", "b succeeded"}, end: "b", at: second,
 		},
 		{
+			name:     "fallback: a turn that was lost at the last moment is not waited for",
+			backends: chain(overtaken("a", 100*ms), model("b")), policy: goFree,
+			calls: []string{"b@0s"}, trail: []string{"a skipped fallback", "b succeeded"}, end: "b",
+		},
+		{
+			name:     "fallback: nor is it if that happens everywhere, but where it comes first",
+			backends: chain(overtaken("a", 1500*ms), overtaken("b", 500*ms)), policy: goFree,
+			calls: []string{"b@500ms"}, trail: []string{"a skipped fallback", "b succeeded"}, end: "b", at: 500 * ms,
+		},
+		{
+			name:     "fallback: and the job is handed back if that is far away",
+			backends: chain(overtaken("a", minute), overtaken("b", 30*second)), policy: goFree,
+			calls: []string{"b@30s"}, trail: []string{"a skipped fallback", "b skipped wait", "b succeeded"}, waits: []string{"30s"}, end: "b", at: 30 * second,
+		},
+		{
+			name:     "fallback: calls at once pass it over",
+			backends: chain(overtaken("a", 100*ms), model("b", answers(second))), hold: minute,
+			policy: func(p *fallback.Policy) { goFree(p); p.Strategy = fallback.Parallel },
+			calls:  []string{"b@0s"}, trail: []string{"b succeeded"}, end: "b", at: second,
+		},
+		{
+			name:     "wait: a turn that was lost at the last moment is waited for, if that is short",
+			backends: chain(overtaken("a", 1500*ms), model("b")),
+			calls:    []string{"a@1.5s"}, trail: []string{"a succeeded"}, end: "a", at: 1500 * ms,
+		},
+		{
+			name:     "wait: if it is long the job is handed back",
+			backends: chain(overtaken("a", 30*second), model("b")),
+			calls:    []string{"a@30s"}, trail: []string{"a skipped wait", "a succeeded"}, waits: []string{"30s"}, end: "a", at: 30 * second,
+		},
+		{
+			name:     "a deadline before a turn that was lost: the call waits",
+			backends: chain(overtaken("a", 30*second)), budget: 1500 * ms,
+			trail: []string{}, end: "!expired", at: 1500 * ms,
+		},
+		{
+			name:     "a lost turn is no outage: the failure of the last attempt is the job's",
+			backends: chain(model("b", boom), overtaken("a", minute)),
+			policy:   func(p *fallback.Policy) { goFree(p); p.MaxAttempts = 1 },
+			calls:    []string{"b@0s"}, trail: []string{"b server_error stop"}, end: "!server_error b",
+		},
+		{
 			name:     "a breaker that is open is no turn to wait for",
 			backends: chain(shut("a", minute), busy("b", second)),
 			calls:    []string{"b@1s"}, trail: []string{"a skipped fallback", "b succeeded"}, end: "b", at: second,
@@ -201,6 +262,20 @@ func TestTheWaitForATurnIsTold(t *testing.T) {
 			require.Zero(t, skip.Status)
 		})
 	}
+}
+
+func TestALostTurnIsTold(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		st := newStage(t, shape{backends: chain(overtaken("a", 100*ms), model("b")), policy: onLimit(fallback.OnLimitFallback)})
+		out := st.once(t.Context(), nil, time.Time{})
+		require.Equal(t, "b", end(out))
+		require.Equal(t, []string{"1 skipped a", "2 started b", "2 succeeded b"}, st.heard)
+		skip := out.Trail[0]
+		require.Equal(t, "rate_limit", *skip.Class)
+		require.Equal(t, "its limits leave no room for 100ms", *skip.Error)
+		require.Equal(t, int64(100), *skip.RetryAfterMS)
+	})
 }
 
 func TestTheCallerIsToldWhyAJobWaitsForItsTurn(t *testing.T) {

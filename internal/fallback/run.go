@@ -93,10 +93,6 @@ func (e *Engine) Run(ctx context.Context, t Task) Outcome {
 	return r.loop(ctx)
 }
 
-// refusalPause is how long a backend is left alone that refused a call without
-// saying for how long.
-const refusalPause = time.Second
-
 // The limits of how much longer than it must a handed-back job stays away.
 const (
 	minWait = time.Second
@@ -164,7 +160,7 @@ func (r *run) loop(ctx context.Context) Outcome {
 			return r.fail(r.last)
 		case found.pause <= 0:
 			r.skip(found.passed, job.NextFallback)
-			won, final := r.ask(ctx, found.at)
+			won, final := r.ask(ctx, found)
 			if won != nil {
 				return Outcome{Response: won.resp, Backend: r.sit.Chain[won.at].Name, Trail: r.trail}
 			}
@@ -190,14 +186,14 @@ func (r *run) loop(ctx context.Context) Outcome {
 	}
 }
 
-// ask calls position at, or lets it and others race. It returns the call that
-// won, or the failure with which the job ends; neither when it goes on.
-func (r *run) ask(ctx context.Context, at int) (won *call, final *backend.Error) {
+// ask calls the position found, or lets it and others race. It returns the call
+// that won, or the failure with which the job ends; neither when it goes on.
+func (r *run) ask(ctx context.Context, found look) (won *call, final *backend.Error) {
 	r.promised = -1
-	if r.next().Fan > 1 && !r.sit.Chain[at].Degraded {
-		return r.volley(ctx, at)
+	if r.next().Fan > 1 && !r.sit.Chain[found.at].Degraded {
+		return r.volley(ctx, found)
 	}
-	c := &call{at: at, since: r.since}
+	c := &call{at: found.at, since: r.since, wait: found.wait}
 	r.attempt(ctx, c)
 	if c.err == nil {
 		r.succeed(c)
@@ -243,11 +239,7 @@ func (r *run) tooLate() *backend.Error {
 func (r *run) settle(ctx context.Context, c *call) *backend.Error {
 	err := c.err
 	if c.entry == nil { // refused between the look and the call, or never left
-		closed := refusalPause
-		if err.RetryAfter > 0 {
-			closed = max(err.RetryAfter, time.Millisecond)
-		}
-		r.sit.Chain[c.at].closed = r.world.now().Add(closed)
+		r.turnedAway(c)
 		return nil
 	}
 	if err.CostUSD != nil {

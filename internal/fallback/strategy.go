@@ -110,6 +110,7 @@ type Candidate struct {
 	notBefore time.Time      // the retry hint, or the least backoff, of its last failure
 	hinted    bool           // notBefore is a hint: no backoff on top
 	closed    time.Time      // it has refused a call until then
+	full      time.Time      // likewise, for its limits
 	unfit     *backend.Error // why it can never take this job; nil when it can
 	skipped   backend.Class  // why it was skipped, if its latest trail entry is a skip
 	flown     bool           // it has its call in the volley under way

@@ -41,10 +41,10 @@ type volley struct {
 	over   time.Time // when the first of won and broken came
 }
 
-// volley makes calls that run at once, the first of position at, until one
+// volley makes calls that run at once, the first of the position found, until one
 // succeeds, all have failed, or the job has ended. No call is left when it
 // returns.
-func (r *run) volley(ctx context.Context, at int) (won *call, final *backend.Error) {
+func (r *run) volley(ctx context.Context, found look) (won *call, final *backend.Error) {
 	racing, lose := context.WithCancelCause(ctx)
 	defer lose(nil)
 	stagger := r.next().Stagger
@@ -53,8 +53,8 @@ func (r *run) volley(ctx context.Context, at int) (won *call, final *backend.Err
 	for i := range r.sit.Chain {
 		r.sit.Chain[i].flown = false
 	}
-	r.round = r.sit.Chain[at].Rounds
-	v.start(at)
+	r.round = r.sit.Chain[found.at].Rounds
+	v.start(found)
 	if v.stagger <= 0 {
 		v.more()
 	}
@@ -73,12 +73,12 @@ func (r *run) volley(ctx context.Context, at int) (won *call, final *backend.Err
 	return v.won, v.final
 }
 
-// start starts the call of a position.
-func (v *volley) start(at int) {
+// start starts the call of the position found.
+func (v *volley) start(found look) {
 	r := v.run
-	r.sit.Chain[at].flown = true
+	r.sit.Chain[found.at].flown = true
 	r.running++
-	c := &call{at: at, since: r.since}
+	c := &call{at: found.at, since: r.since, wait: found.wait}
 	v.race.start(c, func() { r.attempt(v.racing, c) })
 }
 
@@ -104,7 +104,7 @@ func (v *volley) startNext() bool {
 		return false
 	}
 	r.skip(found.passed, job.NextFallback)
-	v.start(found.at)
+	v.start(found)
 	return true
 }
 

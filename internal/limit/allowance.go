@@ -111,6 +111,19 @@ type sample struct {
 	reset time.Duration
 }
 
+// step is how much its reset may be off: providers round it, many to seconds.
+func (s sample) step() time.Duration {
+	if s.reset%time.Second == 0 {
+		return time.Second
+	}
+	return 10 * time.Millisecond
+}
+
+// allows reports whether a bucket of that rate would tell such figures.
+func (s sample) allows(rate float64) bool {
+	return rate*(s.reset+s.step()).Seconds() >= s.used-1 && rate*(s.reset-s.step()).Seconds() <= s.used+1
+}
+
 // report is what one answer says, and about which call.
 type report struct {
 	backend.Allowance
@@ -266,20 +279,35 @@ func (a *allowance) law(r *report, now time.Time) {
 		a.votes = sure // a bucket would have some soon
 	}
 	a.windowEnds(r, s, now)
+	a.pace(r, s)
+}
+
+// pace learns the rate of a bucket. Figures are rounded: of two answers, the one
+// by which more was used tells better, so that what an answer does not contradict
+// stays.
+func (a *allowance) pace(r *report, s sample) {
+	if a.limit <= 0 || s.used <= 0 {
+		return
+	}
+	rate := s.used / s.reset.Seconds()
 	switch {
-	case a.limit <= 0 || s.used <= 0:
+	case a.rate > 0 && s.allows(a.rate):
 	case s.reset >= spell && s.used >= a.limit/100:
-		a.rate = s.used / s.reset.Seconds()
+		a.rate = rate
 	case r.ours > 0 && a.limit <= r.ours*60+0.5: // too short to tell, but ours is no less
-		a.rate = min(r.ours, s.used/s.reset.Seconds())
+		a.rate = r.ours
+		if !s.allows(r.ours) {
+			a.rate = min(r.ours, rate)
+		}
 	case a.rate == 0:
-		a.rate = s.used / s.reset.Seconds()
+		a.rate = rate
 	}
 }
 
 // compare lets an answer vote for one of the laws: as a bucket, the time until
 // it is full is in proportion to what was used; as a window, it is what is left
-// of the time an earlier answer told.
+// of the time an earlier answer told. Votes are not saved up: what was wrong is
+// unlearned by one answer.
 func (a *allowance) compare(s sample) {
 	ref := a.ref
 	asWindow := ref.reset - s.start.Sub(ref.start)
@@ -292,9 +320,9 @@ func (a *allowance) compare(s sample) {
 		return
 	}
 	if (s.reset - asWindow).Abs() < (s.reset - asBucket).Abs() {
-		a.votes = min(a.votes+1, 2*sure)
+		a.votes = min(a.votes+1, sure)
 	} else {
-		a.votes = max(a.votes-1, -2*sure)
+		a.votes = max(a.votes-1, -sure)
 	}
 	a.ref = s
 }

@@ -3,6 +3,7 @@ package limit
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -30,7 +31,8 @@ const (
 //
 //	Complete - room? - yes ----------------------> reserve - call - correct
 //	             \ no: wait in line, first come first served  /       |
-//	                          ^-- look again <-------- give back <----'
+//	              \           ^-- look again <-------- give back <----'
+//	               too far away: refuse
 //
 // Whoever gives something back lets the first in line go on, and only the first
 // keeps a timer, for the moment when there will be room for it.
@@ -55,7 +57,10 @@ type Limiter struct {
 	took     mean      // seconds of a call
 	output   mean      // tokens of an answer
 	input    mean      // tokens of a prompt, as a share of the estimate
-	deferred time.Time // when the last of the deferred jobs comes back
+	spent    mean      // tokens used, as a share of those reserved
+	away     away
+	first    time.Time // when the first call started
+	heard    bool      // an answer has come
 }
 
 // New returns a limiter around inner. It fails when inner is nil or cfg holds a
@@ -98,7 +103,8 @@ func (l *Limiter) Failing() bool { return l.health != nil && l.health.Failing() 
 // Complete waits for its turn, first come first served, and then calls the
 // limited backend. When ctx ends before that, it returns an *[backend.Error] of
 // class [backend.Canceled] with the context's cause, and nothing was used. A
-// call that the limited backend refuses uses nothing either.
+// call that the limited backend refuses uses nothing either, and no more does one
+// that is refused because its turn is further away than req.MaxWait.
 func (l *Limiter) Complete(ctx context.Context, req *backend.Request) (*backend.Response, error) {
 	if ctx.Err() != nil {
 		return nil, l.canceled(ctx, req)
@@ -107,8 +113,11 @@ func (l *Limiter) Complete(ctx context.Context, req *backend.Request) (*backend.
 		return l.free(ctx, req)
 	}
 	t := turn{price: l.estimate(req)}
-	w := l.enter(&t)
-	if w != nil {
+	w, far := l.enter(&t, req.MaxWait)
+	switch {
+	case far > 0:
+		return nil, l.noTurn(far, req)
+	case w != nil:
 		if !l.await(ctx, w) {
 			return nil, l.canceled(ctx, req)
 		}
@@ -148,6 +157,14 @@ func (l *Limiter) canceled(ctx context.Context, req *backend.Request) error {
 	return &backend.Error{
 		Class: backend.Canceled, Backend: l.name, Model: req.Model,
 		Message: "given up while waiting for a turn", Cause: context.Cause(ctx),
+	}
+}
+
+// noTurn is the error of a call that does not wait for its turn.
+func (l *Limiter) noTurn(far time.Duration, req *backend.Request) error {
+	return &backend.Error{
+		Class: backend.CircuitOpen, Backend: l.name, Model: req.Model, RetryAfter: far,
+		Message: fmt.Sprintf("its limits leave no room for %s", far.Round(time.Millisecond)), Cause: backend.ErrNoTurn,
 	}
 }
 

@@ -158,6 +158,41 @@ func TestWhoGivesUpVanishesAndTheNextMovesUp(t *testing.T) {
 	})
 }
 
+func TestACallThatDoesNotWaitForSoLongIsRefused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := limiter(t, limit.Config{RPM: 6}, nil) // one each ten seconds
+		call := func(patience time.Duration) error {
+			_, err := l.Complete(t.Context(), &backend.Request{Model: "m", MaxWait: patience})
+			return err
+		}
+		require.NoError(t, call(-1)) // its turn is now
+		for _, patience := range []time.Duration{-1, -time.Hour, 1, 9 * time.Second} {
+			err := call(patience)
+			require.ErrorIs(t, err, backend.CircuitOpen)
+			require.ErrorIs(t, err, backend.ErrNoTurn)
+			failure := backend.AsError(err, "")
+			require.Equal(t, 10*time.Second, failure.RetryAfter.Round(time.Millisecond))
+			require.Equal(t, "m", failure.Model)
+			require.Equal(t, "fake", failure.Backend)
+			require.Equal(t, "its limits leave no room for 10s", failure.Message)
+		}
+		begin := time.Now()
+		var wg sync.WaitGroup
+		for _, patience := range []time.Duration{0, 21 * time.Second} { // nothing was used by those
+			wg.Go(func() {
+				if err := call(patience); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		require.ErrorIs(t, call(21*time.Second), backend.ErrNoTurn, "there are two in line")
+		wg.Wait()
+		require.Equal(t, 20*time.Second, time.Since(begin).Round(time.Millisecond))
+	})
+}
+
 func TestARefusedCallUsesNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

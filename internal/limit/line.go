@@ -26,8 +26,7 @@ type waiter struct {
 // line is the calls that wait, first come first served.
 type line struct {
 	first, last *waiter
-	calls       int
-	tokens      float64
+	load
 }
 
 // push puts a waiter at the end.
@@ -39,8 +38,7 @@ func (q *line) push(w *waiter) {
 		q.first = w
 	}
 	q.last = w
-	q.calls++
-	q.tokens += w.cost
+	q.add(1, w.cost)
 }
 
 // remove takes a waiter out.
@@ -56,25 +54,30 @@ func (q *line) remove(w *waiter) {
 		q.last = w.prev
 	}
 	w.prev, w.next = nil, nil
-	q.calls--
-	q.tokens -= w.cost
+	q.add(-1, -w.cost)
 }
 
 // enter reserves what t needs, if nobody waits and there is room. Otherwise it
-// returns t's place in line.
-func (l *Limiter) enter(t *turn) *waiter {
+// returns t's place in line, or how far away its turn is if that is further than
+// patience (see [backend.Request]).
+func (l *Limiter) enter(t *turn, patience time.Duration) (w *waiter, far time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
 	t.cost = l.cost(t.price)
 	if l.line.first == nil && l.wait(t.cost, now) <= 0 {
 		l.reserve(t, now)
-		return nil
+		return nil, 0
 	}
-	w := &waiter{turn: *t, wake: make(chan struct{}, 1)}
+	if patience != 0 {
+		if far = l.room(t.cost, l.line.load, now); far > max(patience, 0) {
+			return nil, far
+		}
+	}
+	w = &waiter{turn: *t, wake: make(chan struct{}, 1)}
 	l.line.push(w)
 	l.advance(now)
-	return w
+	return w, 0
 }
 
 // await waits until w has its turn, or ctx is done: then it returns false, and w
@@ -200,6 +203,9 @@ func (l *Limiter) running() int { return l.inflight + int(l.loose.Load()) }
 func (l *Limiter) reserve(t *turn, now time.Time) {
 	l.inflight++
 	l.last = now
+	if l.first.IsZero() {
+		l.first = now
+	}
 	t.start, t.marked = now, true
 	t.marks = [2]mark{l.requests.take(1, now), l.tokens.take(t.cost, now)}
 }

@@ -22,10 +22,16 @@ func (m *meter) ownWait(need float64, now time.Time) time.Duration {
 	return m.own.wait(need, now)
 }
 
-// take takes n from both, and remembers what was believed before.
+// take takes n from both, and remembers what was believed before. While the
+// provider's limit alone decides, ours runs up no debt: it would fall due when
+// that changes.
 func (m *meter) take(n float64, now time.Time) mark {
 	m.own.refill(now)
-	m.own.level = max(m.own.level-n, -float64(time.Hour/time.Second)*m.own.rate)
+	least := -float64(time.Hour/time.Second) * m.own.rate
+	if m.theirs.within(m.own.rate) {
+		least = min(m.own.level, 0)
+	}
+	m.own.level = max(m.own.level-n, least)
 	return m.theirs.take(n, now)
 }
 

@@ -7,8 +7,17 @@ import (
 	"understudy/internal/backend"
 )
 
-// glance is the least time that a call waits which does not go at once.
-const glance = time.Millisecond
+const (
+	// glance is the least time that a call waits which does not go at once.
+	glance = time.Millisecond
+	// firstLook is when those that are deferred look first whether an answer has
+	// told how much can go at once: many calls take no longer. After that they look
+	// each time twice as much has passed since the first call.
+	firstLook = time.Second
+	// hopedSpent is the share of reserved tokens that is used, until answers have
+	// told.
+	hopedSpent = 0.75
+)
 
 // Room implements [backend.Limited]: it returns how long a call of req would wait
 // behind those in line, 0 for not at all. Jobs that were deferred do not count.
@@ -19,13 +28,18 @@ func (l *Limiter) Room(req *backend.Request) time.Duration {
 	p := l.estimate(req)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.room(l.cost(p), time.Now())
+	return l.room(l.cost(p), l.line.load, time.Now())
 }
 
 // Defer implements [backend.Limited]: it returns in how long req should come
 // back, which is when there is room behind those in line and those deferred
 // before, at most five minutes. Those deferred keep nothing: whoever comes in
 // time while there is room goes first.
+//
+// Until an answer has come, nobody knows how much can go at once. So many as a
+// minute allows come back soon to find out, and the others as if those could go.
+// Tokens are counted as they will be used, not as they would be reserved: coming
+// too early costs a look, coming too late what nobody used.
 func (l *Limiter) Defer(req *backend.Request) time.Duration {
 	if !l.active.Load() {
 		return 0
@@ -35,20 +49,57 @@ func (l *Limiter) Defer(req *backend.Request) time.Duration {
 	defer l.mu.Unlock()
 	now := time.Now()
 	cost := l.cost(p)
-	at := now.Add(min(l.room(cost, now), longest))
-	if behind := l.deferred.Add(l.spacing(cost)); behind.After(at) {
-		at = behind
+	least := min(l.room(cost, l.line.load, now), longest)
+	cost *= l.spent.or(hopedSpent)
+	l.away.advance(now)
+	wait := max(l.gap(cost, load{}, now), least)
+	if hoped := l.hope(); !l.heard && hoped != (load{}) {
+		soon := min(max(now.Sub(l.first), firstLook), longest)
+		squad := l.away.until(now.Add(soon))
+		if (hoped.calls == 0 || squad.calls < hoped.calls) && (hoped.tokens == 0 || squad.tokens < hoped.tokens) {
+			wait = min(wait, soon)
+		} else {
+			wait = min(wait, max(l.gap(cost, hoped, now), soon))
+		}
 	}
-	if last := now.Add(longest); at.After(last) {
-		at = last
+	if wait < longest { // who comes then finds no room yet
+		l.away.add(now.Add(wait), cost)
 	}
-	l.deferred = at
-	return at.Sub(now)
+	return wait
 }
 
-// room is how long a call of that cost would wait at the end of the line. l.mu
-// is held.
-func (l *Limiter) room(cost float64, now time.Time) time.Duration {
+// gap is how long until there is room for a call of that cost behind those in
+// line and those that come back before it, but for so many of them. l.mu is held.
+func (l *Limiter) gap(cost float64, but load, now time.Time) time.Duration {
+	ahead, gap := l.line.load, longest
+	again, wait := true, longest
+	for s := l.away.second; s < l.away.second+len(l.away.comes); s++ {
+		if again {
+			behind := ahead
+			behind.add(-min(but.calls, ahead.calls), -min(but.tokens, ahead.tokens))
+			wait = l.room(cost, behind, now)
+		}
+		switch {
+		case now.Add(wait).After(l.away.begin(s)):
+			gap = longest
+		case gap == longest:
+			gap = min(wait, longest)
+		}
+		calls, tokens := l.away.in(s)
+		ahead.add(calls, tokens)
+		again = calls > 0
+	}
+	return gap
+}
+
+// hope is what may go at once when nothing is known of the provider: what our own
+// limits allow in a minute, 0 where there is none.
+func (l *Limiter) hope() load {
+	return load{int(l.cfg.RPM), float64(l.cfg.TPM)}
+}
+
+// room is how long a call of that cost would wait behind others. l.mu is held.
+func (l *Limiter) room(cost float64, ahead load, now time.Time) time.Duration {
 	first := cost
 	if l.line.first != nil {
 		first = l.line.first.cost
@@ -60,32 +111,21 @@ func (l *Limiter) room(cost float64, now time.Time) time.Duration {
 	if wait == forever {
 		wait = 0
 	}
-	calls := float64(l.line.calls + 1)
-	wait = max(
-		wait, glance, l.places(), min(l.blocked.Sub(now), longest),
-		l.requests.room(calls, 1, now), l.tokens.room(l.line.tokens+cost, cost, now),
+	calls := float64(ahead.calls + 1)
+	return max(
+		wait, glance, l.places(ahead.calls), min(l.blocked.Sub(now), longest),
+		l.requests.room(calls, 1, now), l.tokens.room(ahead.tokens+cost, cost, now),
 	)
-	return wait
 }
 
-// places is how long until a place is free behind those in line, as calls have
+// places is how long until a place is free behind so many others, as calls have
 // taken so far. l.mu is held.
-func (l *Limiter) places() time.Duration {
+func (l *Limiter) places(ahead int) time.Duration {
 	if l.cfg.Concurrency <= 0 {
 		return 0
 	}
-	ends := l.line.calls + 1 + l.inflight - l.cfg.Concurrency // how many calls must end first
+	ends := ahead + 1 + l.inflight - l.cfg.Concurrency // how many calls must end first
 	return seconds(float64(ends)*l.took.or(1), float64(l.cfg.Concurrency))
-}
-
-// spacing is the time between two calls of that cost in the long run. l.mu is
-// held.
-func (l *Limiter) spacing(cost float64) time.Duration {
-	space := max(l.requests.spacing(1), l.tokens.spacing(cost))
-	if l.cfg.Concurrency > 0 {
-		space = max(space, seconds(l.took.or(1), float64(l.cfg.Concurrency)))
-	}
-	return min(space, longest)
 }
 
 // room is how long until sum is there, of which the last takes need.
@@ -113,30 +153,13 @@ func (a *allowance) room(sum, need float64, now time.Time) time.Duration {
 		return seconds(missing, a.rate)
 	case a.reset.IsZero():
 		return wait
-	case a.limit > 0 && a.period > 0:
-		return a.reset.Sub(now) + seconds(min(math.Floor(missing/a.limit), 1000), 1/a.period.Seconds())
+	case a.limit > 0:
+		period := a.period
+		if period == 0 { // not known before one has begun
+			period = max(time.Minute, a.reset.Sub(now))
+		}
+		resets := min(math.Ceil(missing/a.limit-1e-6), 1000) // of which the first is a.reset
+		return a.reset.Sub(now) + time.Duration(resets-1)*period
 	}
 	return a.reset.Sub(now)
-}
-
-// spacing is the time that need takes to come back in the long run, 0 when it is
-// not known.
-func (m *meter) spacing(need float64) time.Duration {
-	rate := m.own.rate
-	if a := &m.theirs; a.known {
-		theirs := a.rate
-		if a.window() {
-			theirs = 0
-			if a.period > 0 {
-				theirs = a.limit / a.period.Seconds()
-			}
-		}
-		if theirs > 0 && (rate == 0 || theirs < rate) {
-			rate = theirs
-		}
-	}
-	if rate <= 0 {
-		return 0
-	}
-	return seconds(need, rate)
 }

@@ -43,6 +43,7 @@ func (l *Limiter) settle(t *turn, out *outcome) {
 	default:
 		defer l.requests.ended(t.start)
 		defer l.tokens.ended(t.start)
+		l.heard = l.heard || out.status != 0
 		l.took.add(now.Sub(t.start).Seconds())
 		l.correct(t, out)
 		l.learn(t, out, now)
@@ -58,7 +59,11 @@ func (l *Limiter) correct(t *turn, out *outcome) {
 		l.tokens.refund(t.cost, t.marks[1])
 		l.requests.theirs.giveBack(1)
 	case used != nil:
-		l.tokens.correct(t.cost, float64(used.InputTokens+used.OutputTokens), t.marks[1])
+		tokens := float64(used.InputTokens + used.OutputTokens)
+		l.tokens.correct(t.cost, tokens, t.marks[1])
+		if t.cost > 0 && tokens > 0 {
+			l.spent.add(min(tokens/t.cost, 1))
+		}
 		if t.Input > 0 && used.InputTokens > 0 {
 			l.input.add(float64(used.InputTokens) / float64(t.Input))
 		}

@@ -360,9 +360,12 @@ func firstString(m map[string]any, names ...string) string {
 
 // isHTML reports whether a body is a page of a proxy, a CDN or a load balancer.
 func isHTML(body []byte) bool {
-	head := strings.ToLower(string(bytes.TrimSpace(body[:min(len(body), 1024)])))
-	return strings.HasPrefix(head, "<!doctype") || strings.HasPrefix(head, "<html") ||
-		strings.HasPrefix(head, "<") && strings.Contains(head, "<html")
+	text := bytes.TrimSpace(body[:min(len(body), 1024)])
+	if len(text) == 0 || text[0] != '<' {
+		return false
+	}
+	head := strings.ToLower(string(text))
+	return strings.HasPrefix(head, "<!doctype") || strings.Contains(head, "<html")
 }
 
 // title returns the title of a page, or else its first heading.

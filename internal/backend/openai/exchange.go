@@ -26,6 +26,11 @@ const (
 	pingTimeout = 10 * time.Second
 	// maxErrorBody is how much of an error's body is read and kept.
 	maxErrorBody = 64 << 10
+	// lookahead is how far the beginning of an answer is searched for what it is.
+	lookahead = 4 << 10
+	// maxAhead is the longest answer that memory is taken for in one piece, before
+	// it is there.
+	maxAhead = 64 << 10
 	// maxHeader bounds the header of an answer.
 	maxHeader = 256 << 10
 	// drainTime is how long the end of an answer is waited for that is complete
@@ -152,8 +157,8 @@ func (x *exchange) read(resp *http.Response) {
 	if x.status == http.StatusSwitchingProtocols {
 		return // the connection is not ours to read
 	}
-	body := bufio.NewReader(resp.Body)
 	if x.status/100 == 2 {
+		body := newBody(resp, x.limit)
 		if x.looksStreamed(body) {
 			x.readEvents(body)
 			return
@@ -161,15 +166,26 @@ func (x *exchange) read(resp *http.Response) {
 		x.raw, x.err = readAll(body, x.limit)
 		return
 	}
-	x.raw, x.err = readAll(body, maxErrorBody)
+	x.raw, x.err = readAll(newBody(resp, maxErrorBody), maxErrorBody)
 	if errors.Is(x.err, errTooLong) {
 		x.err = nil // what was read of it is enough
 	}
 }
 
+// newBody returns a reader of the answer's body. Its buffer holds all of it, and
+// one byte more to see the end, where the header says that the body is short.
+func newBody(resp *http.Response, limit int64) *bufio.Reader {
+	size := int64(lookahead)
+	if resp.ContentLength >= 0 && resp.ContentLength <= min(limit, maxAhead) {
+		size = resp.ContentLength + 1
+	}
+	return bufio.NewReaderSize(resp.Body, int(size))
+}
+
 // looksStreamed waits for the first bytes that say what the body is.
 func (x *exchange) looksStreamed(body *bufio.Reader) bool {
-	for n := 1; n <= body.Size(); n++ {
+	size := min(body.Size(), lookahead)
+	for n := 1; n <= size; n++ {
 		text, err := body.Peek(n)
 		text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
 		if text = bytes.TrimLeft(text, "\r\n\t "); len(text) == 0 && err == nil {
@@ -181,15 +197,24 @@ func (x *exchange) looksStreamed(body *bufio.Reader) bool {
 		if strings.HasPrefix(x.header.Get("Content-Type"), "text/event-stream") {
 			return true
 		}
-		text, _ = body.Peek(min(n+len("event:"), body.Size()))
+		text, _ = body.Peek(min(n+len("event:"), size))
 		return looksLikeEvents(text)
 	}
 	return false
 }
 
-// readAll reads at most limit bytes and says errTooLong when there are more.
-func readAll(r io.Reader, limit int64) ([]byte, error) {
-	return io.ReadAll(&cappedReader{r: r, left: limit})
+// readAll reads at most limit bytes and says errTooLong when there are more. A
+// body that fits into the buffer of its reader is that buffer, which nobody else
+// may use from then on.
+func readAll(body *bufio.Reader, limit int64) ([]byte, error) {
+	text, err := body.Peek(body.Size())
+	switch {
+	case err == nil || int64(len(text)) > limit:
+		return io.ReadAll(&cappedReader{r: body, left: limit})
+	case err == io.EOF:
+		return text, nil
+	}
+	return text, err
 }
 
 // readEvents reads a stream to its end, hands out its chunks and assembles them.

@@ -19,20 +19,41 @@ const minSecret = 4
 // anybody's. It is safe for concurrent use.
 type redactor struct {
 	secrets  []string
-	patterns []*regexp.Regexp
+	patterns []lookalike
+}
+
+// lookalike finds credentials of one kind.
+type lookalike struct {
+	*regexp.Regexp
+	// needs are texts of which every match holds one: most of what is looked at
+	// holds none, and finding that out costs less than matching.
+	needs []string
+}
+
+// replace returns s without what looks like such a credential.
+func (l lookalike) replace(s string) string {
+	for _, need := range l.needs {
+		if strings.Contains(s, need) {
+			return l.ReplaceAllString(s, redacted)
+		}
+	}
+	return s
 }
 
 // newRedactor returns a redactor of the credentials in cfg: its key, and the
 // values of headers whose name says that they authenticate.
 func newRedactor(cfg Config) *redactor {
-	r := &redactor{patterns: []*regexp.Regexp{
+	r := &redactor{patterns: []lookalike{
 		// "Authorization: Bearer abc", "Basic dXNlcg=="
-		regexp.MustCompile(`(?i)\b(?:bearer|basic)[ +]+[A-Za-z0-9._~+/*=-]{4,}`),
+		{regexp.MustCompile(`(?i)\b(?:bearer|basic)[ +]+[A-Za-z0-9._~+/*=-]{4,}`), []string{" ", "+"}},
 		// Keys as OpenAI, Anthropic, OpenRouter, Groq, Google, Hugging Face, xAI,
 		// Perplexity, NVIDIA, Replicate, Fireworks and AWS make them, masked or not.
-		regexp.MustCompile(`\b(?:(?:sk|rk|pk)-|gsk_|AIza|hf_|xai-|pplx-|nvapi-|r8_|fw_|AKIA|ASIA)[A-Za-z0-9_*.-]{3,}`),
+		{
+			regexp.MustCompile(`\b(?:(?:sk|rk|pk)-|gsk_|AIza|hf_|xai-|pplx-|nvapi-|r8_|fw_|AKIA|ASIA)[A-Za-z0-9_*.-]{3,}`),
+			[]string{"k-", "gsk_", "AIza", "hf_", "xai-", "pplx-", "nvapi-", "r8_", "fw_", "AKIA", "ASIA"},
+		},
 		// What a provider has masked itself: "abcd***wxyz".
-		regexp.MustCompile(`[A-Za-z0-9_-]*\*{3,}[A-Za-z0-9_-]*`),
+		{regexp.MustCompile(`[A-Za-z0-9_-]*\*{3,}[A-Za-z0-9_-]*`), []string{"***"}},
 	}}
 	r.add(string(cfg.APIKey))
 	for name, value := range cfg.Headers {
@@ -77,7 +98,7 @@ func (r *redactor) text(s string) string {
 		s = redactTail(s, secret)
 	}
 	for _, pattern := range r.patterns {
-		s = pattern.ReplaceAllString(s, redacted)
+		s = pattern.replace(s)
 	}
 	return s
 }
