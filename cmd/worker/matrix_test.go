@@ -28,6 +28,12 @@ type fault struct {
 // outage is how long a fault lasts that somebody mends.
 const outage = 1500 * time.Millisecond
 
+// The faults after which the server may have forgotten what it had handed out.
+const (
+	serverKilled    = "server killed"
+	consumerDeleted = "consumer deleted"
+)
+
 // faults are the columns of the matrix.
 func faults() []fault {
 	return []fault{
@@ -48,7 +54,7 @@ func faults() []fault {
 			release() // the word reaches it when it wakes
 			require.NoError(r.t, victim.Process.Signal(syscall.SIGCONT))
 		}},
-		{"server killed", 1, false, func(r *rig, _ *exec.Cmd, release func()) {
+		{serverKilled, 1, false, func(r *rig, _ *exec.Cmd, release func()) {
 			r.servers[0].kill()
 			release()
 			pause(outage)
@@ -66,7 +72,7 @@ func faults() []fault {
 		{"connections half-open", 1, false, func(r *rig, _ *exec.Cmd, release func()) {
 			r.blackhole(release)
 		}},
-		{"consumer deleted", 1, false, func(r *rig, _ *exec.Cmd, release func()) {
+		{consumerDeleted, 1, false, func(r *rig, _ *exec.Cmd, release func()) {
 			require.NoError(r.t, r.js.DeleteConsumer(r.t.Context(), "LLM_JOBS", "q-default"))
 			release()
 		}},
@@ -256,8 +262,8 @@ func TestWhateverBreaksNothingIsLost(t *testing.T) {
 		{pointDecoded, "worker told to stop"},
 		{pointCalling, "worker frozen past its lease"},
 		{pointDuring, "worker killed"},
-		{pointDuring, "consumer deleted"},
-		{pointAnswered, "server killed"},
+		{pointDuring, consumerDeleted},
+		{pointAnswered, serverKilled},
 		{pointCommitting, "server full"},
 		{pointCommitting, "permission denied"},
 		{pointCommitted, "worker killed"},

@@ -42,6 +42,8 @@ type soaking struct {
 	sent    atomic.Int64 // jobs that the stream has for certain
 	unsure  atomic.Int64 // publishes without an answer
 
+	amnesia []soak.Span // see soak.Evidence
+
 	mu    sync.Mutex // guards armed
 	armed *strike
 }
@@ -87,7 +89,9 @@ func TestSoak(t *testing.T) {
 	}
 	rest := time.Since(drained)
 	s.stopAll()
-	report := soak.Check(s.evidence())
+	evidence := s.evidence()
+	evidence.Amnesia = s.amnesia
+	report := soak.Check(evidence)
 	s.write(report, struck, length, rest)
 	for _, f := range report.Findings[:min(len(report.Findings), 20)] {
 		t.Error(f)
@@ -227,8 +231,12 @@ func (s *soaking) torment(end time.Time) map[string]int {
 			release()
 			continue
 		}
+		struckAt := time.Now()
 		f.strike(s.rig, victim, release)
 		struck[f.name]++
+		if f.name == consumerDeleted || f.name == serverKilled {
+			s.amnesia = append(s.amnesia, soak.Span{From: struckAt, To: time.Now()})
+		}
 		if victim.ProcessState != nil {
 			delete(s.workers, worker)
 			s.recruit()

@@ -18,7 +18,7 @@ const crossing = 250 * time.Millisecond
 func Check(e *Evidence) *Report {
 	c := &checker{
 		report: &Report{Accepted: int(e.Accepted), Calls: len(e.Calls), Dead: len(e.Dead), Unknown: make(map[Fate]int)},
-		jobs:   make(map[string]*record), bySeq: make(map[uint64]*record),
+		jobs:   make(map[string]*record), bySeq: make(map[uint64]*record), amnesia: e.Amnesia,
 	}
 	for _, m := range e.Events {
 		c.event(m)
@@ -64,6 +64,8 @@ type checker struct {
 	jobs   map[string]*record
 	order  []string
 	bySeq  map[uint64]*record // those with a result or in the queue
+
+	amnesia []Span
 }
 
 func (c *checker) find(kind Kind, id, format string, args ...any) {
@@ -195,7 +197,12 @@ func (c *checker) accepted(last uint64) {
 func (c *checker) judge(r *record) {
 	told := len(r.attempts)
 	c.report.Attempts += told
+	slices.SortFunc(r.calls, func(a, b Call) int { return a.Time.Compare(b.Time) })
 	again := r.received > 1 || r.result != nil && r.result.Deliveries > 1
+	if !again && len(r.calls) > told && c.forgotten(r.calls) {
+		again = true
+		c.report.Forgotten++
+	}
 	switch n := len(r.calls); {
 	case n > told && again:
 		c.report.Untold += n - told
@@ -215,6 +222,11 @@ func (c *checker) judge(r *record) {
 		c.find(NoDeadLetter, r.id, "it %s and has no dead letter", r.result.Status)
 	}
 	c.unknown(r, again)
+	c.bought(r, again)
+}
+
+// bought looks at when a job was called, and how often it was answered.
+func (c *checker) bought(r *record, again bool) {
 	good := 0
 	for i := range r.calls {
 		call := &r.calls[i]
@@ -228,17 +240,24 @@ func (c *checker) judge(r *record) {
 			c.report.Crossed++
 		}
 	}
-	if good > 1 {
-		c.report.Again += good - 1
-		if !again {
-			c.find(PaidTwice, r.id, "%d good answers, and it was never handed out again", good)
-		}
+	if good < 2 {
+		return
 	}
+	c.report.Again += good - 1
+	if !again {
+		c.find(PaidTwice, r.id, "%d good answers, and it was never handed out again", good)
+	}
+}
+
+// forgotten reports whether the server may have handed out a job anew without
+// knowing that it did: one call began before it had forgotten, the last one after.
+func (c *checker) forgotten(calls []Call) bool {
+	first, last := calls[0].Time, calls[len(calls)-1].Time
+	return slices.ContainsFunc(c.amnesia, func(s Span) bool { return first.Before(s.To) && last.After(s.From) })
 }
 
 // unknown explains the unknown outcomes of a job's trail.
 func (c *checker) unknown(r *record, again bool) {
-	slices.SortFunc(r.calls, func(a, b Call) int { return a.Time.Compare(b.Time) })
 	trail := make([]job.Attempt, 0, len(r.result.Attempts))
 	for _, a := range r.result.Attempts {
 		if a.Outcome != job.OutcomeSkipped {

@@ -257,3 +257,25 @@ func TestTheReportIsForPeople(t *testing.T) {
 type full struct{}
 
 func (full) Write([]byte) (int, error) { return 0, fmt.Errorf("full") }
+
+// TestACallBecauseTheServerHadForgottenIsNoFinding pins that it is one without
+// such a time, and when all calls were on one side of it.
+func TestACallBecauseTheServerHadForgottenIsNoFinding(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		amnesia   []Span
+		forgotten int
+	}{
+		{nil, 0},
+		{[]Span{{at(3), at(4)}}, 1},
+		{[]Span{{at(0.1), at(0.2)}, {at(6), at(7)}}, 0},
+		{[]Span{{at(0.5), at(1.5)}}, 1},
+	} {
+		w := newWorld()
+		w.call("a", 5, 200)
+		w.Amnesia = c.amnesia
+		r := Check(&w.Evidence)
+		require.Equal(t, c.forgotten, r.Forgotten)
+		require.Len(t, r.Findings, 2*(1-c.forgotten), "%v", r.Findings)
+	}
+}

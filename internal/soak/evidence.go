@@ -35,7 +35,15 @@ type Evidence struct {
 	ResultsEnd uint64
 	// Calls are the provider's calls.
 	Calls []Call
+	// Amnesia are the times in which the server may have forgotten what it had
+	// handed out: its consumer was deleted, or it was killed before it had written
+	// down whom it gave a job. Such a job is handed out anew, as if for the first
+	// time, while the first worker runs it.
+	Amnesia []Span
 }
+
+// Span is a stretch of time.
+type Span struct{ From, To time.Time }
 
 // Call is a line of a provider's log.
 type Call struct {

@@ -76,6 +76,9 @@ type Report struct {
 	// Crossed counts calls that were on their way when another worker stored the
 	// result.
 	Crossed int
+	// Forgotten counts the jobs that a server which had forgotten them handed out
+	// anew, while nothing but the calls tells so; see [Evidence.Amnesia].
+	Forgotten int
 	// Untold counts calls beyond those told of, in jobs that were handed out again:
 	// their worker was cut off or killed before the events that tell of them were
 	// stored. Events are never waited for, so that is possible; in a job that
@@ -116,6 +119,7 @@ func (r *Report) Write(w io.Writer) error {
 	out.add("  cancelled             %d", r.Other)
 	out.add("dead letters            %d", r.Dead)
 	out.add("handed out again        %d", r.Redelivered)
+	out.add("  as if it was the first time, by a server that had forgotten them: %d", r.Forgotten)
 	out.add("calls at the provider   %d", r.Calls)
 	out.add("calls the workers tell  %d", r.Attempts)
 	out.add("good answers beyond the first of a job (the price of crashes): %d", r.Again)
