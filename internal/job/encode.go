@@ -5,9 +5,13 @@ import (
 	"encoding/json"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
+
+// roomAhead is what a message without a long body takes, in bytes.
+const roomAhead = 1 << 10
 
 // timeLayout is RFC 3339 in UTC with milliseconds, always three digits.
 const timeLayout = "2006-01-02T15:04:05.000Z"
@@ -41,6 +45,7 @@ func (r Receipt) Encode() []byte { return encode(r) }
 // cannot hold becomes null. Types of this package only: no cycles, no embedding.
 func encode(v any) []byte {
 	e := new(encoder)
+	e.buf.Grow(roomAhead)
 	e.json = json.NewEncoder(&e.buf)
 	e.json.SetEscapeHTML(false)
 	e.value(reflect.ValueOf(v))
@@ -61,9 +66,16 @@ func (e *encoder) value(v reflect.Value) {
 	case v.Type() == reflect.TypeFor[json.RawMessage]():
 		e.raw(v.Bytes())
 	case v.Type() == reflect.TypeFor[time.Time]():
-		e.time(v.Interface().(time.Time))
+		t, _ := reflect.TypeAssert[time.Time](v) // unlike Interface, without an allocation
+		e.time(t)
 	case kind == reflect.String:
-		e.plain(strings.ToValidUTF8(v.String(), "\ufffd"))
+		e.text(v.String())
+	case kind == reflect.Bool:
+		e.buf.Write(strconv.AppendBool(e.buf.AvailableBuffer(), v.Bool()))
+	case v.CanInt():
+		e.buf.Write(strconv.AppendInt(e.buf.AvailableBuffer(), v.Int(), 10))
+	case v.CanUint():
+		e.buf.Write(strconv.AppendUint(e.buf.AvailableBuffer(), v.Uint(), 10))
 	case kind == reflect.Struct:
 		e.object(v)
 	case kind == reflect.Map:
@@ -75,7 +87,20 @@ func (e *encoder) value(v reflect.Value) {
 	}
 }
 
-// plain writes a string in UTF-8, a number or a boolean.
+// text writes a string. Most are printable ASCII and need no escape.
+func (e *encoder) text(s string) {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			e.plain(strings.ToValidUTF8(s, "\ufffd"))
+			return
+		}
+	}
+	e.buf.WriteByte('"')
+	e.buf.WriteString(s)
+	e.buf.WriteByte('"')
+}
+
+// plain writes a string or a floating point number as encoding/json does.
 func (e *encoder) plain(v any) {
 	if err := e.json.Encode(v); err != nil { // NaN or infinite; then nothing was written
 		e.buf.WriteString("null")
@@ -100,7 +125,8 @@ func (e *encoder) time(t time.Time) {
 	case t.After(last):
 		t = last
 	}
-	e.plain(t.UTC().Format(timeLayout))
+	quoted := t.UTC().AppendFormat(append(e.buf.AvailableBuffer(), '"'), timeLayout)
+	e.buf.Write(append(quoted, '"'))
 }
 
 func (e *encoder) object(v reflect.Value) {
@@ -111,9 +137,14 @@ func (e *encoder) object(v reflect.Value) {
 		if option == "omitempty" && empty(value) {
 			continue
 		}
-		e.name(name, comma)
-		e.value(value)
+		if comma {
+			e.buf.WriteByte(',')
+		}
 		comma = true
+		e.buf.WriteByte('"')
+		e.buf.WriteString(name) // ours: nothing in it needs an escape
+		e.buf.WriteString(`":`)
+		e.value(value)
 	}
 	e.buf.WriteByte('}')
 }
@@ -123,7 +154,11 @@ func (e *encoder) mapping(v reflect.Value) {
 	keys := v.MapKeys()
 	slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
 	for i, key := range keys {
-		e.name(key.String(), i > 0)
+		if i > 0 {
+			e.buf.WriteByte(',')
+		}
+		e.plain(key.String())
+		e.buf.WriteByte(':')
 		e.value(v.MapIndex(key))
 	}
 	e.buf.WriteByte('}')
@@ -138,14 +173,6 @@ func (e *encoder) list(v reflect.Value) {
 		e.value(v.Index(i))
 	}
 	e.buf.WriteByte(']')
-}
-
-func (e *encoder) name(name string, comma bool) {
-	if comma {
-		e.buf.WriteByte(',')
-	}
-	e.plain(name)
-	e.buf.WriteByte(':')
 }
 
 // empty is what omitempty leaves out.
