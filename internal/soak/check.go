@@ -199,7 +199,7 @@ func (c *checker) judge(r *record) {
 	c.report.Attempts += told
 	slices.SortFunc(r.calls, func(a, b Call) int { return a.Time.Compare(b.Time) })
 	again := r.received > 1 || r.result != nil && r.result.Deliveries > 1
-	if !again && len(r.calls) > told && c.forgotten(r.calls) {
+	if !again && (len(r.calls) > told || answers(r.calls) > 1) && c.forgotten(r.calls) {
 		again = true
 		c.report.Forgotten++
 	}
@@ -227,12 +227,8 @@ func (c *checker) judge(r *record) {
 
 // bought looks at when a job was called, and how often it was answered.
 func (c *checker) bought(r *record, again bool) {
-	good := 0
 	for i := range r.calls {
 		call := &r.calls[i]
-		if call.answered() {
-			good++
-		}
 		switch late := call.Time.Sub(r.stored); {
 		case late > crossing:
 			c.find(CallAfterResult, r.id, "called %s after its result was stored", late.Round(time.Millisecond))
@@ -240,6 +236,7 @@ func (c *checker) bought(r *record, again bool) {
 			c.report.Crossed++
 		}
 	}
+	good := answers(r.calls)
 	if good < 2 {
 		return
 	}
@@ -247,6 +244,17 @@ func (c *checker) bought(r *record, again bool) {
 	if !again {
 		c.find(PaidTwice, r.id, "%d good answers, and it was never handed out again", good)
 	}
+}
+
+// answers counts the good answers among calls.
+func answers(calls []Call) int {
+	good := 0
+	for i := range calls {
+		if calls[i].answered() {
+			good++
+		}
+	}
+	return good
 }
 
 // forgotten reports whether the server may have handed out a job anew without

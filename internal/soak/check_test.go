@@ -277,5 +277,10 @@ func TestACallBecauseTheServerHadForgottenIsNoFinding(t *testing.T) {
 		r := Check(&w.Evidence)
 		require.Equal(t, c.forgotten, r.Forgotten)
 		require.Len(t, r.Findings, 2*(1-c.forgotten), "%v", r.Findings)
+
+		w.event("a", job.EventAttemptStarted, attempt(1, "", 5)) // the second worker told of its call
+		r = Check(&w.Evidence)
+		require.Equal(t, c.forgotten, r.Forgotten)
+		require.Len(t, r.Findings, 1-c.forgotten, "%v", r.Findings)
 	}
 }
