@@ -136,11 +136,14 @@ func (c *client) open(ctx context.Context) error {
 		return fmt.Errorf("open JetStream: %w", err)
 	}
 	for name, handle := range map[string]*jetstream.Stream{
-		c.subjects.JobsStream(): &c.jobs, c.subjects.ResultsStream(): &c.results, c.subjects.EventsStream(): &c.events,
+		c.subjects.ResultsStream(): &c.results, c.subjects.EventsStream(): &c.events,
 	} {
 		if *handle, err = c.js.Stream(ctx, name); err != nil {
 			return c.noStream(ctx, name, err)
 		}
+	}
+	if c.jobs, err = results.OpenAtLeader(ctx, c.js, c.subjects.JobsStream()); err != nil {
+		return c.noStream(ctx, c.subjects.JobsStream(), err)
 	}
 	if c.store, err = results.Open(ctx, c.nc, c.js, c.subjects); err != nil {
 		return c.noStream(ctx, c.subjects.DeadStream(), err)

@@ -252,6 +252,9 @@ func (p *journey) text(x *worker.Explained) string {
 		{"route", fmt.Sprintf("%s (%s)", oneLine(p.Route, 0), p.Because)},
 		{"policy", fmt.Sprintf("%s over %s; %s at most; %s", p.Strategy, strings.Join(p.Chain, ", "), times(p.MaxAttempts, "call"), limit)},
 	}
+	if at := x.Job.NotBefore; !at.IsZero() {
+		rows = append(rows, []string{"start", "not before " + at.Format(time.RFC3339) + "; the times below count from then"})
+	}
 	var b strings.Builder
 	b.WriteString(table(rows) + "\n")
 	rows = [][]string{{"AT", "BACKEND", "MODEL", "ENDS AS", "STATUS", "TOOK", "NEXT", "WHY"}}
@@ -278,7 +281,7 @@ func (p *journey) text(x *worker.Explained) string {
 		fmt.Fprintf(&b, "hands its slot back until %s: %s\n", milliseconds(w.UntilMS), w.Why)
 	}
 	b.WriteString(p.verdict() + "\n")
-	b.WriteString("Before the first call every breaker is taken to be closed; limits are taken not to be reached.\n")
+	b.WriteString("Before the first call every breaker is taken to be closed; limits and max_cost_usd are taken not to be reached.\n")
 	return b.String()
 }
 

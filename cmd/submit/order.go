@@ -115,11 +115,12 @@ func (a *app) store(ctx context.Context, c *client, o order) error {
 	if err != nil {
 		return err
 	}
-	same := true
-	if queued != nil {
-		if same, err = c.store.SamePayload(ctx, queued, o.payload); err != nil {
-			return err
-		}
+	if queued == nil { // it has just ended, or the try before this one is not stored yet
+		return a.assure(ctx, c, o)
+	}
+	same, err := c.store.SamePayload(ctx, queued, o.payload)
+	if err != nil {
+		return err
 	}
 	if !same {
 		return usage("", "another job with the id %s is queued or running: choose another -id, or await that one: submit result %s%s -wait 10m",

@@ -20,6 +20,9 @@ const (
 	lastPause  = 2 * time.Second
 	// ackTimeout is how long the stream has to take a job.
 	ackTimeout = 5 * time.Second
+	// remake is the age from which on a payload that is not published yet is stored
+	// anew: an object without a job is collected after a day.
+	remake = time.Hour
 	// lastWord is how long it still has when the person has given up.
 	lastWord = time.Second
 )
@@ -33,8 +36,12 @@ const (
 // there is one.
 func (c *client) enqueue(ctx context.Context, k key, payload []byte, tell *pressure) error {
 	var msg *nats.Msg
+	var made time.Time
 	err := persist(ctx, tell, func(try context.Context) (err error) {
-		if msg == nil { // not within the time of one try: it may be big
+		// Not within the time of one try: it may be big. And again when it took
+		// long: the workers collect objects that no job refers to.
+		if msg == nil || time.Since(made) > remake {
+			made = time.Now().Round(0) // a clock that goes on while the machine sleeps
 			if msg, err = c.store.JobMessage(ctx, k.queue, k.id, payload, nil, ""); err != nil {
 				return results.Refusal(err)
 			}
@@ -67,8 +74,8 @@ func (c *client) takeBack(ctx context.Context, k key, msg *nats.Msg, refused err
 	}
 	if errors.Is(refused, results.ErrInFlight) {
 		queued, err := c.queued(ctx, k)
-		if err != nil || queued != nil && job.Header(queued.Header).PayloadObject() == name {
-			return
+		if err != nil || queued == nil || job.Header(queued.Header).PayloadObject() == name {
+			return // it is stored, or may be yet
 		}
 	}
 	_ = c.store.DropPayload(ctx, name) // else it is collected

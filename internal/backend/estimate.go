@@ -17,6 +17,9 @@ type Estimate struct {
 	// Output is the most the answer may have: what the request allows, times the
 	// number of choices it asks for. It is 0 when the request does not say.
 	Output int64
+	// Media tells that there are images or sounds in it, whose size in tokens is
+	// anybody's guess.
+	Media bool
 }
 
 // Estimate guesses from the body how many tokens the call may take, without a
@@ -31,6 +34,7 @@ func (r *Request) Estimate() Estimate {
 	return Estimate{
 		Input:  quarter(s.text) + s.tokens,
 		Output: min(max(s.output, s.completion)*max(s.choices, 1), maxEstimate),
+		Media:  s.media,
 	}
 }
 
@@ -60,6 +64,7 @@ type scanner struct {
 
 	text, tokens                int64
 	output, completion, choices int64
+	media                       bool
 }
 
 // object reads the body and reports whether it is an object, as far as that can
@@ -170,16 +175,16 @@ func (s *scanner) value(raw []byte, n int64) {
 	switch string(s.key) {
 	case "role", "type":
 	case "url", "image_url":
-		s.tokens += tokensPerMedia
+		s.tokens, s.media = s.tokens+tokensPerMedia, true
 	case "data":
 		if n > smallMedia {
-			s.tokens += tokensPerMedia
+			s.tokens, s.media = s.tokens+tokensPerMedia, true
 			return
 		}
 		s.text += n
 	default:
 		if embedded(raw) {
-			s.tokens += tokensPerMedia
+			s.tokens, s.media = s.tokens+tokensPerMedia, true
 			return
 		}
 		s.text += n

@@ -242,7 +242,7 @@ func TestEachFaultIsFound(t *testing.T) {
 				b.job("typo", "a")
 				b.job("typo", "b")
 			},
-			"problem | queue.unserved | queue typo | 2 jobs that no consumer takes, the oldest since 3h | add typo to WORKER_QUEUES of a worker; if the queue's name is wrong: nats stream purge LLM_JOBS --subject='llm.jobs.typo.>'",
+			"problem | queue.unserved | queue typo | 2 jobs that no consumer takes, the oldest since 3h | start a worker with typo in its WORKER_QUEUES; one that serves it already makes the consumer by itself; submit reconcile lists the jobs",
 		},
 		"an address that cannot be": {
 			func(b *bundle) { b.publish("llm.jobs.default.a$b", []byte("{}")) },
@@ -275,7 +275,7 @@ func TestEachFaultIsFound(t *testing.T) {
 		},
 		"a payload without a letter": {
 			func(b *bundle) { b.object("llm.dead.default.gone@7") },
-			"note | dead.orphan | LLM_DEAD_PAYLOADS | 1 payload without a dead letter, such as llm.dead.default.gone@7: redriven or purged ones leave it behind | nats object rm LLM_DEAD_PAYLOADS llm.dead.default.gone@7",
+			"note | dead.orphan | LLM_DEAD_PAYLOADS | 1 payload without a dead letter, such as llm.dead.default.gone@7: redriven or purged ones leave it behind | submit dead purge -orphans",
 		},
 		"a letter without its payload": {
 			func(b *bundle) { b.letter("a", "timeout", `{"object":"llm.dead.default.a@3","bytes":12}`) },

@@ -80,7 +80,7 @@ func (e *examination) lookAtQueue(ctx context.Context, name string) {
 	if e.listed && !e.consumed(name) {
 		f := Finding{
 			Level: Problem, Check: "queue.unserved", Where: "queue " + name, What: n + " that no consumer takes",
-			Mend: "add " + name + " to WORKER_QUEUES of a worker; if the queue's name is wrong: nats stream purge " + s.JobsStream() + " --subject='" + s.Queue(name) + "'",
+			Mend: "start a worker with " + name + " in its WORKER_QUEUES; one that serves it already makes the consumer by itself; submit reconcile lists the jobs",
 		}
 		if !since.IsZero() {
 			f.What += ", the oldest since " + e.ago(since)

@@ -191,7 +191,7 @@ func (e *examination) orphans(bucket string, orphans []string) {
 	e.add(Finding{
 		Level: Note, Check: "dead.orphan", Where: bucket,
 		What: fmt.Sprintf("%s without a dead letter, such as %s: redriven or purged ones leave it behind", several(len(orphans), "payload"), orphans[0]),
-		Mend: "nats object rm " + bucket + " " + orphans[0],
+		Mend: "submit dead purge -orphans",
 	})
 }
 

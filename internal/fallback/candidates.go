@@ -43,7 +43,7 @@ func (r *run) look() look {
 			found.passed = append(found.passed, over)
 		}
 		switch {
-		case over.class == backend.RateLimit && r.sit.Policy.OnLimit != OnLimitFallback:
+		case over.class == backend.RateLimit && r.staysInLine():
 			return r.queueUp(found, look{at: i, pause: over.pause})
 		case over.class == backend.RateLimit:
 			if full.at < 0 || over.pause < full.pause {
@@ -217,6 +217,13 @@ func (r *run) room(i int) time.Duration {
 		return 0
 	}
 	return room
+}
+
+// staysInLine reports whether the job leaves its slot to wait for its turn at a
+// backend whose limits are full, though another one may be free. A race does not:
+// the others run meanwhile.
+func (r *run) staysInLine() bool {
+	return r.sit.Policy.OnLimit != OnLimitFallback && r.next().Fan <= 1
 }
 
 // patience is how long the job may wait in its slot for its turn at a backend:

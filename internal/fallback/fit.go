@@ -61,6 +61,9 @@ func (r *run) learn(c *call) {
 		return
 	}
 	req := &r.task.Request
+	if req.Estimate().Media {
+		return // what is too big in it says nothing about text
+	}
 	f := r.engine.fit
 	k, word := kind{r.sit.Chain[c.at].Name, req.URL, req.Model}, tooBig{size: size(req), until: c.ended.Add(fitAge)}
 	why := "the backend cannot take a job of this size"

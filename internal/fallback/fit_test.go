@@ -284,3 +284,16 @@ func TestManyJobsLearnAtOnce(t *testing.T) {
 	out := e.Run(t.Context(), fallback.Task{Plan: plan, Observer: nobody{}, Request: backend.Request{Body: make([]byte, 4000), Model: "0"}})
 	require.Equal(t, []string{"small skipped fallback", "big succeeded"}, lines(out.Trail))
 }
+
+// TestAPictureThatIsTooBigSaysNothingAboutText pins that one request with media,
+// whose estimate is anybody's guess, closes a backend to nobody else.
+func TestAPictureThatIsTooBigSaysNothingAboutText(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		st := newStage(t, shape{backends: chain(model("a", step{class: backend.TooLarge, status: 413}, answers(0)), model("b"))})
+		st.request.Body = []byte(`{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,` + strings.Repeat("A", 4000) + `"}}]}]}`)
+		out := st.once(t.Context(), nil, time.Time{})
+		require.Equal(t, []string{"a too_large fallback", "b succeeded"}, lines(out.Trail))
+		require.Equal(t, []string{"a succeeded"}, lines(st.asks(100_000, nil).Trail))
+	})
+}

@@ -72,7 +72,7 @@ func TestACancelledJobEndsAtOnceAndGoesOnAsIfNothingHadHappened(t *testing.T) {
 				cutCalls++
 				a := out.Trail[len(out.Trail)-1]
 				require.Equal(t, job.NextStop, *a.Next)
-				require.Equal(t, "the job was cancelled", *a.Error)
+				require.Equal(t, "the worker is stopping", *a.Error)
 				require.Equal(t, at, a.StartedAt.Sub(st.began)+time.Duration(a.DurationMS)*ms)
 			}
 

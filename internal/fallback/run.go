@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -221,7 +222,11 @@ func (r *run) interrupted(ctx context.Context) *backend.Error {
 	if errors.Is(cause, ErrBudget) {
 		return &backend.Error{Class: backend.Expired, Message: "the job's time is up", Cause: cause}
 	}
-	return &backend.Error{Class: backend.Canceled, Message: "the job was cancelled", Cause: cause}
+	why := strings.TrimSuffix(cause.Error(), ": "+context.Canceled.Error()) // the worker stops, say
+	if why == context.Canceled.Error() {
+		why = "the job was cancelled"
+	}
+	return &backend.Error{Class: backend.Canceled, Message: why, Cause: cause}
 }
 
 // beyond reports whether a pause would leave nothing of the job's time.

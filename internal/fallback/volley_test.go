@@ -291,6 +291,11 @@ func TestLimitsInsideARace(t *testing.T) {
 			[]string{"a timeout fallback", "c timeout fallback", "b succeeded"},
 		},
 		{
+			"one that comes late holds nobody up", fallback.OnLimitWait, minute,
+			[]string{"a@0s", "c@0s", "a@3s"},
+			[]string{"a timeout fallback", "b skipped fallback", "c timeout fallback", "a timeout stop"},
+		},
+		{
 			"one that does not come soon is passed over", fallback.OnLimitFallback, minute,
 			[]string{"a@0s", "c@0s", "a@3s"},
 			[]string{"a timeout fallback", "b skipped fallback", "c timeout fallback", "a timeout stop"},

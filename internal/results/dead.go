@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,23 +20,62 @@ import (
 // Bury stores the dead letter of the job message jobSeq, with payload as its
 // job. A payload that does not fit a message next to the rest goes to the
 // object store, and the letter names it. It tries until it is stored or ctx is done.
+// A letter of the same message, or of a later one, that is there already stays:
+// somebody may have edited it.
 func (s *Store) Bury(ctx context.Context, letter *job.DeadLetter, payload []byte, jobSeq uint64) error {
 	subject := s.subjects.Dead(letter.Queue, letter.ID)
 	letter.Job = job.RawJob(payload)
 	if len(letter.Headers) > job.MaxTrail { // nobody could read it back
 		letter.Headers = known(letter.Headers)
 	}
-	data, err := s.pack(ctx, letter, asideName(subject, jobSeq), payload)
-	if err != nil {
-		return err
+	var msg *nats.Msg
+	for {
+		newest, err := s.newest(ctx, subject)
+		if err != nil {
+			return fmt.Errorf("store the dead letter of job %s: %w", letter.ID, err)
+		}
+		replaces := uint64(0)
+		if newest != nil {
+			life, _ := strconv.ParseUint(newest.Header.Get(job.HeaderJobSeq), 10, 64) // absent or foreign: 0
+			if life >= jobSeq {
+				return nil
+			}
+			replaces = newest.Sequence
+		}
+		if msg == nil {
+			msg = nats.NewMsg(subject)
+			if msg.Data, err = s.pack(ctx, letter, asideName(subject, jobSeq), payload); err != nil {
+				return err
+			}
+			msg.Header.Set(job.HeaderJobSeq, strconv.FormatUint(jobSeq, 10))
+		}
+		err = s.store(ctx, KindDead, msg, jetstream.WithExpectLastSequencePerSubject(replaces))
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, ErrCommitted): // else there is another letter by now
+			return fmt.Errorf("store the dead letter of job %s: %w", letter.ID, err)
+		}
 	}
-	msg := nats.NewMsg(subject)
-	msg.Data = data
-	msg.Header.Set(job.HeaderJobSeq, strconv.FormatUint(jobSeq, 10))
-	if err := s.store(ctx, KindDead, msg); err != nil {
-		return fmt.Errorf("store the dead letter of job %s: %w", letter.ID, err)
+}
+
+// newest reads the newest letter on subject from the leader, nil when there is
+// none. It tries until it is read or ctx is done.
+func (s *Store) newest(ctx context.Context, subject string) (*jetstream.RawStreamMsg, error) {
+	trial := s.blocked.trial(KindDead)
+	defer trial.over()
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		try, cancel := context.WithTimeout(ctx, s.tryTimeout)
+		msg, err := last(try, s.dead, subject)
+		cancel()
+		if err == nil {
+			return msg, nil
+		}
+		trial.failed(err)
+		if !sleep(ctx, pause) {
+			return nil, fmt.Errorf("%w (last answer: %w)", context.Cause(ctx), err)
+		}
 	}
-	return nil
 }
 
 // pack encodes a letter so that it fits a message. A payload that does not fit
@@ -66,8 +107,10 @@ func (s *Store) pack(ctx context.Context, letter *job.DeadLetter, object string,
 func known(h map[string][]string) map[string][]string {
 	kept := make(map[string][]string)
 	for _, name := range []string{job.HeaderReplyTo, job.HeaderTraceParent, job.HeaderRedrives, job.HeaderPayload, job.HeaderOriginal} {
-		if v := h[name]; len(v) > 0 && len(v[0]) <= job.MaxSubject {
-			kept[name] = v[:1]
+		for _, have := range append([]string{name}, slices.Sorted(maps.Keys(h))...) { // clients write them in any case
+			if v := h[have]; kept[name] == nil && strings.EqualFold(have, name) && len(v) > 0 && len(v[0]) <= job.MaxSubject {
+				kept[name] = v[:1]
+			}
 		}
 	}
 	return kept

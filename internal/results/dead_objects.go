@@ -75,9 +75,9 @@ func (s *Store) needed(ctx context.Context, object string) (bool, error) {
 	if referred, err := s.referred(ctx, subject, object); referred || err != nil {
 		return true, err
 	}
-	jobs, err := s.js.Stream(ctx, s.subjects.JobsStream())
+	jobs, err := s.jobs(ctx)
 	if err != nil {
-		return true, fmt.Errorf("open stream %s: %w", s.subjects.JobsStream(), err)
+		return true, err
 	}
 	if queued, err := last(ctx, jobs, s.subjects.Job(queue, id)); queued != nil || err != nil {
 		return true, err

@@ -113,6 +113,73 @@ func TestBuriedKnowsTheLifeOfTheJob(t *testing.T) {
 	require.Len(t, b.messages("LLM_DEAD"), 1)
 }
 
+// TestAWorkerThatComesBackLateReplacesNoLetter pins that what happened to a letter
+// meanwhile outlasts the try of a worker that was cut off.
+func TestAWorkerThatComesBackLateReplacesNoLetter(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	require.NoError(t, b.store.Bury(t.Context(), deadLetter("a"), []byte(`{"n":1}`), 7))
+	for l, err := range b.store.Letters(t.Context(), "default", "a") {
+		require.NoError(t, err)
+		_, err = b.store.Edit(t.Context(), l, []byte(`{"n":2}`))
+		require.NoError(t, err)
+		break // else it comes to the edited one
+	}
+	require.NoError(t, b.store.Bury(t.Context(), deadLetter("a"), []byte(`{"n":1}`), 7))
+	_, payload := b.buried("a")
+	require.Equal(t, `{"n":2}`, string(payload), "the edit stays")
+	require.NoError(t, b.store.Bury(t.Context(), deadLetter("a"), []byte(`{"n":3}`), 9))
+	require.NoError(t, b.store.Bury(t.Context(), deadLetter("a"), []byte(`{"n":1}`), 7))
+	_, payload = b.buried("a")
+	require.Equal(t, `{"n":3}`, string(payload), "the newer life's letter stays, and took the older one's place")
+}
+
+// TestOfWorkersThatBuryTogetherTheLatestLifeWins pins that a letter which comes in
+// between is read again.
+func TestOfWorkersThatBuryTogetherTheLatestLifeWins(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	errs := make([]error, 20)
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() {
+			errs[i] = b.store.Bury(t.Context(), deadLetter("a"), []byte(strconv.Itoa(i)), uint64(i+1))
+		})
+	}
+	wg.Wait()
+	for _, err := range errs {
+		require.NoError(t, err)
+	}
+	_, payload := b.buried("a")
+	require.Equal(t, "19", string(payload))
+}
+
+func TestQueuedKnowsWhetherAJobHasLeft(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	ack, err := b.js.Publish(t.Context(), "llm.jobs.default.a", []byte("{}"))
+	require.NoError(t, err)
+	queued, err := b.store.Queued(t.Context(), ack.Sequence)
+	require.NoError(t, err)
+	require.True(t, queued)
+	jobs, err := OpenAtLeader(t.Context(), b.js, "LLM_JOBS")
+	require.NoError(t, err)
+	info, err := jobs.Info(t.Context())
+	require.NoError(t, err)
+	require.True(t, info.Config.AllowDirect, "the stream keeps its setting")
+	require.False(t, jobs.CachedInfo().Config.AllowDirect, "the handle its own")
+	require.NoError(t, jobs.DeleteMsg(t.Context(), ack.Sequence))
+	queued, err = b.store.Queued(t.Context(), ack.Sequence)
+	require.NoError(t, err)
+	require.False(t, queued)
+}
+
+func TestHeadersWithAMeaningAreKeptInAnyCase(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, map[string][]string{"Understudy-Payload": {"x"}, "traceparent": {"00-1"}},
+		known(map[string][]string{"understudy-payload": {"x"}, "Traceparent": {"00-2"}, "traceparent": {"00-1"}, "Y": {"y"}}))
+}
+
 // A job that cannot be buried could never leave its queue.
 func TestALetterOfAnySizeIsBuried(t *testing.T) {
 	t.Parallel()

@@ -29,48 +29,107 @@ type History struct {
 	// Unknown are the entries of Trail that this reading found to be unknown,
 	// and that have no event of their own yet.
 	Unknown []job.Attempt
+	// Seq is the sequence of the newest event that was there; 0 when there was none.
+	Seq uint64
 }
 
-// History reads what happened to the job message jobSeq so far. It is meant for
-// a worker that was handed the job and has not emitted anything about it yet.
-func (s *Store) History(ctx context.Context, queue, id string, jobSeq uint64) (History, error) {
-	subject := s.subjects.Event(queue, id)
-	newest, err := last(ctx, s.events, subject)
+// Holder is a worker that was handed a job.
+type Holder struct {
+	// Worker is its name.
+	Worker string
+	// JobSeq is the sequence of the job message, which is one life of the job.
+	JobSeq uint64
+	// Delivery is the number under which the worker has the job.
+	Delivery int
+}
+
+// History reads what happened so far to the job that was handed to by. It is
+// meant for a worker that has begun nothing of this delivery yet.
+func (s *Store) History(ctx context.Context, queue, id string, by Holder) (History, error) {
+	newest, err := last(ctx, s.events, s.subjects.Event(queue, id))
 	if newest == nil || err != nil {
 		return History{}, err
 	}
-	h := newHistory(jobSeq)
+	h := newHistory(by)
+	h.Seq = newest.Sequence
 	// A job that was handed back says so last, and that event says everything:
-	// a job that waits for days is not read from its beginning each time.
-	if e, err := job.DecodeEvent(newest.Data); err == nil && h.wait(e) {
-		return h.end(), nil
+	// a job that waits for days is not read from its beginning each time. But the
+	// event of a worker that had lost the job before may come late: only that of
+	// the delivery just before this one is trusted unseen.
+	if e, err := job.DecodeEvent(newest.Data); err == nil {
+		if w, ok := h.waiting(e); ok && w.Delivery == by.Delivery-1 {
+			h.wait(w)
+			return h.end(), nil
+		}
 	}
-	for seq := uint64(0); seq < newest.Sequence; {
-		msg, err := s.events.GetMsg(ctx, seq+1, jetstream.WithGetMsgSubject(subject))
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			break
-		}
-		if err != nil {
-			return History{}, fmt.Errorf("read the events of job %s: %w", id, err)
-		}
-		seq = msg.Sequence
-		e, err := job.DecodeEvent(msg.Data)
-		if err != nil {
-			continue // not ours: somebody else published to this subject
-		}
+	err = s.replay(ctx, queue, id, 0, func(e *job.Event, seq uint64) bool {
 		h.add(e)
+		return seq < newest.Sequence
+	})
+	if err != nil {
+		return History{}, err
 	}
 	return h.end(), nil
+}
+
+// Lost reports whether another worker has taken the job since by was handed it.
+// It reads the events stored after the sequence after, see [History.Seq].
+func (s *Store) Lost(ctx context.Context, queue, id string, by Holder, after uint64) (lost bool, err error) {
+	err = s.replay(ctx, queue, id, after, func(e *job.Event, _ uint64) bool {
+		var r job.Received
+		lost = e.Type == job.EventReceived && e.DataAs(&r) == nil && r.JobSeq == by.JobSeq &&
+			e.Source != by.source() && r.Delivery > by.Delivery
+		return !lost
+	})
+	return lost, err
+}
+
+// source is the holder as the source of events.
+func (h Holder) source() string {
+	return job.NewEvent(h.Worker, job.EventReceived, "", time.Time{}, nil).Source
+}
+
+// replay hands the events of a job that are stored after a sequence to each, with
+// their own, until there are no more or it returns false.
+func (s *Store) replay(ctx context.Context, queue, id string, after uint64, each func(*job.Event, uint64) bool) error {
+	subject := s.subjects.Event(queue, id)
+	for {
+		msg, err := s.events.GetMsg(ctx, after+1, jetstream.WithGetMsgSubject(subject))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read the events of job %s: %w", id, err)
+		}
+		after = msg.Sequence
+		e, err := job.DecodeEvent(msg.Data)
+		if err != nil { // not ours: somebody else published to this subject
+			e = &job.Event{}
+		}
+		if !each(e, after) {
+			return nil
+		}
+	}
 }
 
 // history builds a [History] event by event.
 type history struct {
 	History
-	jobSeq uint64
+	by     Holder
+	source string               // of by's events
 	ours   bool                 // the events being read belong to this life
+	taken  taking               // the last one of this life
+	high   int                  // the highest delivery of this life and consumer
+	seen   map[int]bool         // the deliveries of this life and consumer
 	open   map[call]job.Attempt // calls without an end
 	index  map[mark]int         // where in the trail
 	untold map[mark]bool        // unknown, and without an event that says so
+}
+
+// taking is one delivery to one worker.
+type taking struct {
+	source   string
+	delivery int
 }
 
 // call names a call: two workers may run one job for a while.
@@ -87,14 +146,15 @@ type mark struct {
 
 func markOf(a job.Attempt) mark { return mark{a.N, a.StartedAt.UnixNano()} }
 
-func newHistory(jobSeq uint64) *history {
-	h := &history{jobSeq: jobSeq}
+func newHistory(by Holder) *history {
+	h := &history{by: by, source: by.source(), seen: make(map[int]bool)}
 	h.reset(History{})
 	return h
 }
 
 // reset forgets everything but what known says.
 func (h *history) reset(known History) {
+	known.Seq = h.Seq
 	h.History = known
 	h.open = make(map[call]job.Attempt)
 	h.index, h.untold = make(map[mark]int, len(known.Trail)), make(map[mark]bool)
@@ -108,10 +168,12 @@ func (h *history) add(e *job.Event) {
 	case job.EventReceived:
 		var r job.Received
 		if e.DataAs(&r) == nil {
-			h.begin(r, e.Time)
+			h.begin(r, e)
 		}
 	case job.EventWaiting:
-		h.wait(e)
+		if w, ok := h.waiting(e); ok && w.Delivery >= h.high { // else that worker had lost the job before
+			h.wait(w)
+		}
 	case job.EventAttemptStarted:
 		if a, ok := h.attempt(e); ok && len(h.open) < job.MaxTrail {
 			h.open[call{e.Source, a.N}] = a
@@ -124,30 +186,51 @@ func (h *history) add(e *job.Event) {
 	}
 }
 
-// begin notes that a worker took the job.
-func (h *history) begin(r job.Received, at time.Time) {
-	if r.JobSeq != h.jobSeq { // an earlier life of the id
+// begin notes that a worker took the job. One that could not learn whether its
+// word of it was stored has said so again, and is not one more.
+func (h *history) begin(r job.Received, e *job.Event) {
+	if r.JobSeq != h.by.JobSeq { // an earlier life of the id
 		h.reset(History{})
-		h.ours = false
+		h.ours, h.taken, h.high = false, taking{}, 0
+		clear(h.seen)
 		return
 	}
-	h.lose()
-	h.Crashes++
+	now := taking{e.Source, r.Delivery}
+	again := h.taken == now
+	h.ours, h.taken = true, now
 	if h.StartedAt.IsZero() {
-		h.StartedAt = at
+		h.StartedAt = e.Time
 	}
-	h.ours = true
+	if again {
+		return
+	}
+	h.count(r.Delivery)
+	h.lose()
+	if now != (taking{h.source, h.by.Delivery}) { // else it is whoever asks, and lives
+		h.Crashes++
+	}
 }
 
-// wait notes that a worker handed the job back. It reports whether e says so.
-func (h *history) wait(e *job.Event) bool {
-	var w job.Waiting
-	if e.Type != job.EventWaiting || e.DataAs(&w) != nil || w.JobSeq != h.jobSeq {
-		return false
+// count notes the number of a delivery. One that comes again is of a consumer that
+// was made anew and counts from 1; a lower one that is new was told late.
+func (h *history) count(delivery int) {
+	if h.seen[delivery] {
+		clear(h.seen)
+		h.high = 0
 	}
+	h.seen[delivery] = true
+	h.high = max(h.high, delivery)
+}
+
+// waiting reads e where it says that this life of the job was handed back.
+func (h *history) waiting(e *job.Event) (w job.Waiting, ok bool) {
+	return w, e.Type == job.EventWaiting && e.DataAs(&w) == nil && w.JobSeq == h.by.JobSeq
+}
+
+// wait notes that a worker handed the job back.
+func (h *history) wait(w job.Waiting) {
 	h.reset(History{Returns: max(w.Delivery-w.Crashes, 0), Crashes: w.Crashes, StartedAt: w.StartedAt, Trail: w.Attempts})
 	h.ours = true
-	return true
 }
 
 func (h *history) attempt(e *job.Event) (a job.Attempt, ok bool) {

@@ -173,7 +173,7 @@ func (l *life) random(r *rand.Rand) {
 
 // fold is the history of events, read one by one.
 func fold(events []*job.Event, seq uint64) History {
-	h := newHistory(seq)
+	h := newHistory(Holder{JobSeq: seq})
 	for _, e := range events {
 		h.add(e)
 	}
@@ -240,8 +240,14 @@ func TestHistoryIsReadFromTheStream(t *testing.T) {
 	b := newBundle(t, natstest.Options{})
 	history := func(seq uint64) History {
 		t.Helper()
-		h, err := b.store.History(t.Context(), "default", "a", seq)
+		h, err := b.store.History(t.Context(), "default", "a", Holder{JobSeq: seq})
 		require.NoError(t, err)
+		newest, err := last(t.Context(), b.store.events, "llm.events.default.a")
+		require.NoError(t, err)
+		if newest != nil {
+			require.Equal(t, newest.Sequence, h.Seq)
+		}
+		h.Seq = 0
 		return h
 	}
 	require.Equal(t, History{}, history(7))
@@ -292,7 +298,7 @@ func TestAJobThatWaitedIsReadAtOnce(t *testing.T) {
 	}
 	b.tell(l.events...)
 	reads := b.watch("$JS.API.STREAM.MSG.GET.LLM_EVENTS")
-	h, err := b.store.History(t.Context(), "default", "a", 7)
+	h, err := b.store.History(t.Context(), "default", "a", Holder{JobSeq: 7, Delivery: 201})
 	require.NoError(t, err)
 	require.Equal(t, 200, h.Returns)
 	require.Equal(t, l.facts[0].at, h.StartedAt)
@@ -302,7 +308,7 @@ func TestAJobThatWaitedIsReadAtOnce(t *testing.T) {
 	n := len(l.events)
 	l.take() // and dies
 	b.tell(l.events[n:]...)
-	h, err = b.store.History(t.Context(), "default", "a", 7)
+	h, err = b.store.History(t.Context(), "default", "a", Holder{JobSeq: 7, Delivery: 202})
 	require.NoError(t, err)
 	require.Equal(t, 200, h.Returns)
 	require.Equal(t, l.facts[0].at, h.StartedAt)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"strconv"
 	"strings"
 
@@ -162,7 +163,7 @@ func (s *Store) Redrive(ctx context.Context, l *Letter) (Redriven, error) {
 	done := Redriven{Redrives: l.Redrives + 1}
 	header := redriveHeader(l)
 	if len(payload) > 0 { // else it is where no worker could read it; maybe the next one can
-		header.Del(job.HeaderPayload)
+		maps.DeleteFunc(header, func(name string, _ []string) bool { return strings.EqualFold(name, job.HeaderPayload) })
 	}
 	// One letter, one object: a second redrive of it puts the same there again.
 	msg, err := s.JobMessage(ctx, l.Queue, l.ID, payload, header, "redrive."+strconv.FormatUint(l.Seq, 10))
@@ -224,9 +225,9 @@ func RedriveID(l *Letter) string {
 // queuedBy returns the sequence of the queued job that a redrive of l has put
 // back; 0 when there is none.
 func (s *Store) queuedBy(ctx context.Context, l *Letter) (uint64, error) {
-	jobs, err := s.js.Stream(ctx, s.subjects.JobsStream())
+	jobs, err := s.jobs(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("open stream %s: %w", s.subjects.JobsStream(), err)
+		return 0, err
 	}
 	msg, err := last(ctx, jobs, s.subjects.Job(l.Queue, l.ID))
 	if msg == nil || err != nil || msg.Header.Get(jetstream.MsgIDHeader) != RedriveID(l) {

@@ -299,7 +299,8 @@ func TestARedriveDoesNotDeleteANewerLetter(t *testing.T) {
 	b := newLettersBench(t, natstest.Options{})
 	b.bury(t, "default", "a", lettersJob, nil)
 	old := b.letter(t, "a")
-	b.bury(t, "default", "a", lettersJob, nil) // it died again
+	again := *old.DeadLetter // it died again
+	require.NoError(t, b.store.Bury(t.Context(), &again, []byte(lettersJob), 8))
 
 	done, err := b.store.Redrive(t.Context(), old)
 	require.NoError(t, err)

@@ -3,7 +3,6 @@ package results
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +23,9 @@ const (
 	// objectTries is how often an object is tried while the server answers
 	// otherwise: a bucket that may not be used does not become usable by waiting.
 	objectTries = 3
+	// silentTries is how many timeouts of one try an object store may be silent while
+	// the server answers otherwise, before an answer is given up: 60 s.
+	silentTries = 12
 	// answersSlack is how much longer an answer is kept than its result, which is
 	// stored after it.
 	answersSlack = time.Hour
@@ -32,6 +34,10 @@ const (
 // errLink says that an object is only a name of another one, which may be in a
 // bucket that is not ours.
 var errLink = errors.New("the object is a link")
+
+// errDamaged says that an object is not what its description says, although
+// nothing of it is missing.
+var errDamaged = errors.New("the object is damaged")
 
 // EnsureBuckets creates the object stores for payloads and answers that do not
 // fit a message, where they are missing, with that many replicas. Payloads never
@@ -98,8 +104,11 @@ func (s *Store) get(ctx context.Context, bucketName, name string, limit int64) (
 	}
 	defer func() { _ = object.Close() }() // only read
 	data, err := io.ReadAll(io.LimitReader(object, limit+1))
-	if err == nil && uint64(len(data)) != info.Size { // its digest is that of other bytes than it says
-		err = jetstream.ErrDigestMismatch
+	switch {
+	case err == nil && uint64(len(data)) != info.Size: // its digest is that of other bytes than it says
+		err = errDamaged
+	case errors.Is(err, jetstream.ErrDigestMismatch) && uint64(len(data)) == info.Size: // no replica that lags
+		err = fmt.Errorf("%w (%w)", errDamaged, err)
 	}
 	if err != nil {
 		return nil, err
@@ -124,7 +133,7 @@ func (s *Store) drop(ctx context.Context, bucketName, name string) error {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", bucketName, err)
 	}
-	subject := "$O." + bucketName + ".M." + base64.URLEncoding.EncodeToString([]byte(name))
+	subject := metaSubject(bucketName, name)
 	mark, err := last(ctx, stream, subject)
 	if mark == nil || err != nil {
 		return err
@@ -152,11 +161,37 @@ func lags(err error) bool {
 		errors.Is(err, jetstream.ErrBucketNotFound)
 }
 
+// held reports whether the leader has an object, with all its chunks.
+func (s *Store) held(ctx context.Context, bucketName, name string) (bool, error) {
+	ctx, cancel := s.bounded(ctx, 0)
+	defer cancel()
+	stream, err := OpenAtLeader(ctx, s.js, bucketStream(bucketName))
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	msg, err := last(ctx, stream, metaSubject(bucketName, name))
+	if msg == nil || err != nil {
+		return false, err
+	}
+	var info jetstream.ObjectInfo
+	if json.Unmarshal(msg.Data, &info) != nil || info.Deleted {
+		return false, nil
+	}
+	there, err := stream.Info(ctx, jetstream.WithSubjectFilter(chunks(bucketName)+info.NUID))
+	if err != nil {
+		return false, fmt.Errorf("count the chunks of %s: %w", name, err)
+	}
+	return there.State.Subjects[chunks(bucketName)+info.NUID] == uint64(info.Chunks), nil
+}
+
 // answers reports whether the server answers other questions.
 func (s *Store) answers(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, s.tryTimeout)
 	defer cancel()
-	_, err := s.results.Info(ctx)
+	_, err := s.js.Stream(ctx, s.subjects.ResultsStream())
 	return err == nil
 }
 
@@ -166,22 +201,31 @@ func full(err error) bool { return errors.Is(Refusal(err), ErrQueueFull) }
 // PutAnswer stores the body of a result of the job message jobSeq that does not
 // fit a message, and has the result refer to it. It tries until it is stored or
 // ctx is done; where the object store cannot be used though the server answers,
-// it gives up after a few tries. The name is of this call alone: workers that race
+// it gives up after a few refusals, or a minute without an answer. The name is of this call alone: workers that race
 // do not overwrite each other's answers.
 func (s *Store) PutAnswer(ctx context.Context, queue, id string, jobSeq uint64, body []byte) (name string, err error) {
 	name = uniqueName(asideName(s.subjects.Result(queue, id), jobSeq))
 	trial := s.blocked.trial(KindAnswers)
 	defer trial.over()
 	tries := 0
+	var silent time.Time // since when the object store does not answer though the server does
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		err := s.tryPut(ctx, s.subjects.AnswersBucket(), name, body)
 		if err == nil {
 			return name, nil
 		}
-		if !full(err) && s.answers(ctx) {
-			tries++
-		} else {
+		var api *jetstream.APIError
+		switch {
+		case full(err) || !s.answers(ctx):
 			trial.failed(err)
+			silent = time.Time{}
+		case errors.As(err, &api), errors.Is(s.nc.LastError(), nats.ErrPermissionViolation):
+			tries++
+			silent = time.Time{}
+		case silent.IsZero():
+			silent = time.Now()
+		case time.Since(silent) >= silentTries*s.tryTimeout:
+			tries = objectTries
 		}
 		if tries >= objectTries || errors.Is(err, jetstream.ErrBucketNotFound) {
 			return "", fmt.Errorf("store an answer of %d bytes in %s: %w", len(body), s.subjects.AnswersBucket(), err)

@@ -101,7 +101,13 @@ func (s *Store) LoadPayload(ctx context.Context, queue, id, name string, limit i
 				Reason: fmt.Sprintf("the payload has %d bytes; this worker takes %d (WORKER_MAX_PAYLOAD)", tooBig.Size, limit), TooBig: true,
 			}
 		case lags(err) && pause <= lastPause/4:
-		case lags(err), errors.Is(err, errLink):
+		case lags(err) && !errors.Is(err, errDamaged):
+			there, lookup := s.held(ctx, bucket, name)
+			if there || lookup != nil { // only the replica has no such object
+				return nil, fmt.Errorf("read the object %s of %s: %w", name, bucket, errors.Join(err, lookup))
+			}
+			return nil, &PayloadError{Reason: fmt.Sprintf("the object %s of %s cannot be read", name, bucket), Err: err}
+		case errors.Is(err, errLink), errors.Is(err, errDamaged):
 			return nil, &PayloadError{Reason: fmt.Sprintf("the object %s of %s cannot be read", name, bucket), Err: err}
 		case !s.answers(ctx):
 			return nil, fmt.Errorf("read the object %s of %s: %w", name, bucket, err)

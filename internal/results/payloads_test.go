@@ -136,6 +136,57 @@ func TestTheSweepTakesOnlyWhatNobodyRefersTo(t *testing.T) {
 	require.Len(t, b.kept(), 6, "a chunk and a name for each")
 }
 
+// TestAShortListCostsNoPayload pins that chunks are no part of a cut-off put just
+// because the list of objects lacks theirs.
+func TestAShortListCostsNoPayload(t *testing.T) {
+	t.Parallel()
+	b := bigBundle(t)
+	bucket, err := b.js.ObjectStore(t.Context(), "LLM_PAYLOADS")
+	require.NoError(t, err)
+	for _, name := range []string{"llm.jobs.default.a", "llm.jobs.default.b", "llm.jobs.default.c"} {
+		_, err = bucket.PutString(t.Context(), name, "payload")
+		require.NoError(t, err)
+	}
+	require.NoError(t, bucket.Delete(t.Context(), "llm.jobs.default.c")) // its mark counts
+	stream, err := OpenAtLeader(t.Context(), b.js, "OBJ_LLM_PAYLOADS")
+	require.NoError(t, err)
+	objects, err := bucket.List(t.Context(), jetstream.ListObjectsShowDeleted())
+	require.NoError(t, err)
+	complete, err := b.store.listed(t.Context(), stream, objects)
+	require.NoError(t, err)
+	require.True(t, complete)
+	complete, err = b.store.listed(t.Context(), stream, objects[1:])
+	require.NoError(t, err)
+	require.False(t, complete)
+}
+
+// TestWhatTheLeaderHoldsIsNotMissing pins when an object that a replica lacks is
+// waited for, and when the job is at fault.
+func TestWhatTheLeaderHoldsIsNotMissing(t *testing.T) {
+	t.Parallel()
+	b := bigBundle(t)
+	bucket, err := b.js.ObjectStore(t.Context(), "LLM_PAYLOADS")
+	require.NoError(t, err)
+	held := func(bucket, name string) bool {
+		t.Helper()
+		is, err := b.store.held(t.Context(), bucket, name)
+		require.NoError(t, err)
+		return is
+	}
+	require.False(t, held("LLM_NONE", "llm.jobs.default.a"))
+	require.False(t, held("LLM_PAYLOADS", "llm.jobs.default.a"))
+	require.NoError(t, b.store.put(t.Context(), bucket, "llm.jobs.default.a", make([]byte, 2*maxPayload)))
+	info, err := bucket.GetInfo(t.Context(), "llm.jobs.default.a")
+	require.NoError(t, err)
+	require.True(t, held("LLM_PAYLOADS", "llm.jobs.default.a"))
+	stream, err := OpenAtLeader(t.Context(), b.js, "OBJ_LLM_PAYLOADS")
+	require.NoError(t, err)
+	require.NoError(t, stream.Purge(t.Context(), jetstream.WithPurgeSubject("$O.LLM_PAYLOADS.C."+info.NUID)))
+	require.False(t, held("LLM_PAYLOADS", "llm.jobs.default.a"), "its chunks are gone for good")
+	require.NoError(t, bucket.Delete(t.Context(), "llm.jobs.default.a"))
+	require.False(t, held("LLM_PAYLOADS", "llm.jobs.default.a"), "deleted")
+}
+
 func TestOneOfAllSweepsOnceInAWhile(t *testing.T) {
 	t.Parallel()
 	b := bigBundle(t)

@@ -62,17 +62,62 @@ func Open(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, subjects j
 		subjects.EventsStream():  &s.events,
 		subjects.DeadStream():    &s.dead,
 	} {
-		stream, err := js.Stream(ctx, name)
-		if err != nil {
-			return nil, fmt.Errorf("open stream %s: %w", name, err)
+		var err error
+		if *handle, err = OpenAtLeader(ctx, js, name); err != nil {
+			return nil, err
 		}
-		// Read from the stream's leader: the replica that would answer a direct
-		// get may not have yet what was stored a moment ago. The flag is of this
-		// handle alone; the stream keeps its setting.
-		stream.CachedInfo().Config.AllowDirect = false
-		*handle = stream
 	}
 	return s, nil
+}
+
+// OpenAtLeader opens a stream for reads that the stream's leader answers: the
+// replica that would answer a direct get may not have yet what was stored a moment
+// ago. That is a flag of this handle alone; the stream keeps its setting. The
+// handle is safe for concurrent use. What its CachedInfo returns never changes.
+func OpenAtLeader(ctx context.Context, js jetstream.JetStream, name string) (jetstream.Stream, error) {
+	stream, err := js.Stream(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("open stream %s: %w", name, err)
+	}
+	stream.CachedInfo().Config.AllowDirect = false
+	return atLeader{stream, js}, nil
+}
+
+// atLeader is a stream that the leader answers for.
+type atLeader struct {
+	jetstream.Stream
+	js jetstream.JetStream
+}
+
+// Info asks with another handle: the answer would take the flag away from this one.
+func (a atLeader) Info(ctx context.Context, opts ...jetstream.StreamInfoOpt) (*jetstream.StreamInfo, error) {
+	fresh, err := a.js.Stream(ctx, a.CachedInfo().Config.Name)
+	if err != nil {
+		return nil, err
+	}
+	return fresh.Info(ctx, opts...)
+}
+
+// jobs opens the jobs stream for reads from its leader.
+func (s *Store) jobs(ctx context.Context) (jetstream.Stream, error) {
+	return OpenAtLeader(ctx, s.js, s.subjects.JobsStream())
+}
+
+// Queued reports whether the job message with the sequence seq is in its queue
+// still. It asks the leader.
+func (s *Store) Queued(ctx context.Context, seq uint64) (bool, error) {
+	jobs, err := s.jobs(ctx)
+	if err != nil {
+		return false, err
+	}
+	_, err = jobs.GetMsg(ctx, seq)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read job message %d: %w", seq, err)
+	}
+	return true, nil
 }
 
 // Stored is a result as the stream holds it.
@@ -99,11 +144,10 @@ func (s *Store) Lookup(ctx context.Context, queue, id string) (*Stored, error) {
 // result. It asks the leaders. A stream that refuses a job as one too many is no
 // proof of that: the one before it may never be stored, for want of a quorum.
 func (s *Store) Accepted(ctx context.Context, queue, id string) (bool, error) {
-	jobs, err := s.js.Stream(ctx, s.subjects.JobsStream())
+	jobs, err := s.jobs(ctx)
 	if err != nil {
-		return false, fmt.Errorf("open stream %s: %w", s.subjects.JobsStream(), err)
+		return false, err
 	}
-	jobs.CachedInfo().Config.AllowDirect = false // see Open
 	msg, err := last(ctx, jobs, s.subjects.Job(queue, id))
 	if msg != nil || err != nil {
 		return msg != nil, err

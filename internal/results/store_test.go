@@ -249,7 +249,7 @@ func TestTheLeaderIsAsked(t *testing.T) {
 	require.NoError(t, err)
 	_, err = b.store.Buried(t.Context(), "default", "a", 1)
 	require.NoError(t, err)
-	_, err = b.store.History(t.Context(), "default", "a", 1)
+	_, err = b.store.History(t.Context(), "default", "a", Holder{JobSeq: 1})
 	require.NoError(t, err)
 	for _, stream := range []string{"LLM_RESULTS", "LLM_DEAD", "LLM_EVENTS"} {
 		require.Equal(t, "$JS.API.STREAM.MSG.GET."+stream, receive(t, leader).Subject)
@@ -265,7 +265,7 @@ func TestReadingFailsWithoutAServer(t *testing.T) {
 	require.ErrorContains(t, err, "read llm.results.default.a: ")
 	_, err = b.store.Buried(soon(t), "default", "a", 1)
 	require.ErrorContains(t, err, "read llm.dead.default.a: ")
-	_, err = b.store.History(soon(t), "default", "a", 1)
+	_, err = b.store.History(soon(t), "default", "a", Holder{JobSeq: 1})
 	require.ErrorContains(t, err, "read llm.events.default.a: ")
 	b.srv.Start(t)
 }

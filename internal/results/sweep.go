@@ -6,6 +6,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -66,6 +68,14 @@ func sweepSubject(bucket string) string { return chunks(bucket) + "swept" }
 // chunks is what the subjects of a bucket's chunks begin with.
 func chunks(bucket string) string { return "$O." + bucket + ".C." }
 
+// metas is what the subjects begin with that tell of a bucket's objects.
+func metas(bucket string) string { return "$O." + bucket + ".M." }
+
+// metaSubject is the subject that tells of the object name.
+func metaSubject(bucket, name string) string {
+	return metas(bucket) + base64.URLEncoding.EncodeToString([]byte(name))
+}
+
 // SweepPayloads deletes the payloads stored before a moment to which no job in its
 // queue and no dead letter refers, and what was left of those that were never
 // stored whole. It returns how many. A moment in the past spares those whose job is
@@ -79,24 +89,27 @@ func (s *Store) SweepPayloads(ctx context.Context, before time.Time) (int, error
 	if err != nil {
 		return 0, fmt.Errorf("open %s: %w", name, err)
 	}
-	stream, err := s.js.Stream(ctx, bucketStream(name))
+	stream, err := OpenAtLeader(ctx, s.js, bucketStream(name))
 	if err != nil {
-		return 0, fmt.Errorf("open %s: %w", name, err)
+		return 0, err
 	}
 	// The chunks first: an object that is stored meanwhile is then known below.
 	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(chunks(name)+">"))
 	if err != nil {
 		return 0, fmt.Errorf("list the chunks of %s: %w", name, err)
 	}
-	objects, err := bucket.List(ctx)
+	objects, err := bucket.List(ctx, jetstream.ListObjectsShowDeleted())
 	if err != nil && !errors.Is(err, jetstream.ErrNoObjectsFound) {
 		return 0, fmt.Errorf("list %s: %w", name, err)
 	}
+	complete, err := s.listed(ctx, stream, objects)
+	if err != nil {
+		return 0, err
+	}
 	swept := 0
-	whole := make(map[string]bool, len(objects))
 	for _, o := range objects {
-		whole[chunks(name)+o.NUID] = true
-		if !o.ModTime.Before(before) {
+		delete(info.State.Subjects, chunks(name)+o.NUID)
+		if o.Deleted || !o.ModTime.Before(before) {
 			continue
 		}
 		if needed, err := s.payloadNeeded(ctx, o.Name); err != nil {
@@ -109,8 +122,18 @@ func (s *Store) SweepPayloads(ctx context.Context, before time.Time) (int, error
 		}
 		swept++
 	}
-	for subject := range info.State.Subjects {
-		if whole[subject] || subject == sweepSubject(name) {
+	if !complete { // the chunks of an object that is missing in the list look like a part
+		return swept, nil
+	}
+	parts, err := s.sweepParts(ctx, stream, slices.Collect(maps.Keys(info.State.Subjects)), before)
+	return swept + parts, err
+}
+
+// sweepParts deletes the chunks of objects that were never stored whole.
+func (s *Store) sweepParts(ctx context.Context, stream jetstream.Stream, subjects []string, before time.Time) (int, error) {
+	swept := 0
+	for _, subject := range subjects {
+		if subject == sweepSubject(s.subjects.PayloadsBucket()) {
 			continue
 		}
 		gone, err := s.sweepPart(ctx, stream, subject, before)
@@ -120,6 +143,20 @@ func (s *Store) SweepPayloads(ctx context.Context, before time.Time) (int, error
 		swept += gone
 	}
 	return swept, nil
+}
+
+// listed reports whether objects, with the marks of deletions, are all that the
+// stream's leader knows. The client lists from any replica.
+func (s *Store) listed(ctx context.Context, stream jetstream.Stream, objects []*jetstream.ObjectInfo) (bool, error) {
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(metas(s.subjects.PayloadsBucket())+">"))
+	if err != nil {
+		return false, fmt.Errorf("count the objects of %s: %w", s.subjects.PayloadsBucket(), err)
+	}
+	names := make(map[string]bool, len(objects))
+	for _, o := range objects {
+		names[o.Name] = true
+	}
+	return len(names) == len(info.State.Subjects), nil
 }
 
 // sweepPart deletes the chunks of an object that was never stored whole.
@@ -143,9 +180,9 @@ func (s *Store) payloadNeeded(ctx context.Context, name string) (bool, error) {
 	if !ok {
 		return true, nil
 	}
-	jobs, err := s.js.Stream(ctx, s.subjects.JobsStream())
+	jobs, err := s.jobs(ctx)
 	if err != nil {
-		return true, fmt.Errorf("open stream %s: %w", s.subjects.JobsStream(), err)
+		return true, err
 	}
 	for _, look := range []func() (bool, error){
 		func() (bool, error) { return s.letterNames(ctx, queue, id, name) },

@@ -91,19 +91,36 @@ func (w *Worker) serveEndpoints() (micro.Service, error) {
 // complete stores a job whose result goes to the requester. The answer comes
 // from whichever worker ends the job, so this one answers only a refusal.
 func (w *Worker) complete(req micro.Request) {
-	if to := req.Reply(); to != "" {
-		if err := w.decoder.CheckReply(to); err != nil { // the result could never be sent there
-			w.refuse(req, &refusal{"403", err})
-			return
-		}
+	if !w.mayAnswer(req) {
+		return
 	}
 	if _, err := w.accept(req, req.Reply()); err != nil {
 		w.refuse(req, err)
 	}
 }
 
+// mayAnswer reports whether the requester's reply subject is one that a job may
+// name. Otherwise the request is dropped without a word: whatever is sent there
+// is sent with the worker's permissions, and an error stored as somebody's result
+// would be one.
+func (w *Worker) mayAnswer(req micro.Request) bool {
+	to := req.Reply()
+	if to == "" {
+		return true
+	}
+	if err := w.decoder.CheckReply(to); err != nil {
+		w.logger.Warn("a request is dropped: it may not be answered where it asks for that; WORKER_REPLY_ALLOW says where",
+			"subject", req.Subject(), "err", err)
+		return false
+	}
+	return true
+}
+
 // submit stores a job and says where its result will be.
 func (w *Worker) submit(req micro.Request) {
+	if !w.mayAnswer(req) {
+		return
+	}
 	receipt, err := w.accept(req, "")
 	if err != nil {
 		w.refuse(req, err)

@@ -73,6 +73,10 @@ func Explain(ctx context.Context, cfg Config, queue, id string, payload []byte, 
 	if end := time.Now().Add(x.Plan.Budget); x.Plan.Budget > 0 && (t.Deadline.IsZero() || end.Before(t.Deadline)) {
 		t.Deadline = end
 	}
+	if at := x.Job.NotBefore; !at.IsZero() && !x.Job.Deadline.IsZero() && !at.Before(x.Job.Deadline) {
+		x.Outcome.Err = &backend.Error{Class: backend.Expired, Message: "not_before is not before the deadline"}
+		return x, nil
+	}
 	x.Explanation = engine.Explain(ctx, t, func(name string, n int) fallback.Answer { return p.answer(ctx, name, n) })
 	return x, errors.Join(p.problems...)
 }

@@ -21,6 +21,7 @@ type fencing struct {
 	calling   context.Context //nolint:containedctx // of the calls, which abandon ends; an observer has none of its own
 	abandon   context.CancelCauseFunc
 	elsewhere *results.Stored // another worker's result, for which the calls were ended
+	unmade    int             // the number of the call that did not leave for that
 }
 
 // fence reports whether a call may be made now. A worker that was frozen or cut
@@ -33,7 +34,7 @@ type fencing struct {
 // It cannot help a call that left just before the result was stored. It is
 // called by the observer, one call at a time.
 func (t *task) fence() bool {
-	for t.d.Number() > 1 || time.Since(t.looked) > t.w.layout.Heartbeat() {
+	for t.d.Number() > 1 || t.longAgo() {
 		ctx, cancel := context.WithTimeout(t.calling, lookTimeout)
 		stored, err := t.w.store.Lookup(ctx, t.d.Queue, t.id)
 		cancel()
@@ -43,7 +44,7 @@ func (t *task) fence() bool {
 			t.abandon(errElsewhere)
 			return false
 		case err == nil:
-			t.looked = time.Now()
+			t.looked = wallClock()
 			return true
 		case t.calling.Err() != nil: // the call ends before it leaves
 			return true
@@ -52,6 +53,16 @@ func (t *task) fence() bool {
 		sleep(t.calling, retryLookup)
 	}
 	return true
+}
+
+// wallClock is now by the clock that goes on while a machine is suspended.
+func wallClock() time.Time { return time.Now().Round(0) }
+
+// longAgo reports whether the last look is longer ago than a heartbeat, or the
+// clock was set back.
+func (t *task) longAgo() bool {
+	ago := wallClock().Sub(t.looked)
+	return ago < 0 || ago > t.w.layout.Heartbeat()
 }
 
 // yield ends a job whose result another worker has stored.

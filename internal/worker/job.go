@@ -25,6 +25,8 @@ const (
 	returnTimeout = 5 * time.Second
 	// handAgain is the pause between tries to hand a job back at a stop.
 	handAgain = 2 * time.Second
+	// maxRedrives is as far as redrives are counted: anybody can send the header.
+	maxRedrives = 1_000_000
 	// retryLookup is the pause between tries to read what the server knows of a job.
 	retryLookup = 500 * time.Millisecond
 )
@@ -67,6 +69,7 @@ type task struct {
 	taken     time.Time
 	startedAt time.Time // of the first delivery: the time budget runs from here
 	trail     []job.Attempt
+	known     uint64 // the newest event that was there when the job was taken
 	object    string // that holds the payload; empty when the message does
 	replaced  string // the object of the answer that this run's result replaces
 }
@@ -77,7 +80,7 @@ func (w *Worker) handle(ctx context.Context, d *queue.Delivery) {
 	t := &task{w: w, d: d, id: safeID(d.ID), taken: time.Now()}
 	t.log = w.logger.With("job_id", t.id, "queue", d.Queue, "delivery", d.Number())
 	t.redrives, _ = strconv.Atoi(d.Header.Get(job.HeaderRedrives)) // absent or foreign: 0
-	t.redrives = max(t.redrives, 0)
+	t.redrives = min(max(t.redrives, 0), maxRedrives)
 	w.metrics.inFlight.Inc()
 	defer w.metrics.inFlight.Dec()
 	defer func() {
@@ -131,7 +134,7 @@ func (t *task) tryRecall(ctx context.Context) (run bool, err error) {
 	if err := t.load(ctx); err != nil {
 		return false, err
 	}
-	t.looked = time.Now()
+	t.looked = wallClock()
 	stored, history, err := t.read(ctx)
 	if err != nil {
 		return false, err
@@ -142,7 +145,7 @@ func (t *task) tryRecall(ctx context.Context) (run bool, err error) {
 		}
 		t.replaces, t.replaced = stored.Seq, answerOf(stored)
 	}
-	t.trail = history.Trail
+	t.trail, t.known = history.Trail, history.Seq
 	if !history.StartedAt.IsZero() {
 		t.startedAt = history.StartedAt
 	}
@@ -171,7 +174,7 @@ func (t *task) read(ctx context.Context) (*results.Stored, results.History, erro
 	}
 	answers := make(chan answer, 1)
 	go func() { // ends with its one request; the slot waits for it below
-		history, err := t.w.store.History(ctx, t.d.Queue, t.id, t.d.Seq)
+		history, err := t.w.store.History(ctx, t.d.Queue, t.id, t.holder())
 		answers <- answer{history, err}
 	}()
 	stored, err := t.w.store.Lookup(ctx, t.d.Queue, t.id)
@@ -211,13 +214,18 @@ func (t *task) resend(ctx context.Context, stored *results.Stored) error {
 	return nil
 }
 
-// rebury stores the dead letter of a committed job where that is still missing.
+// rebury stores the dead letter of a committed job where that is still missing. A
+// job that has left its queue had one, which was redriven or purged since.
 func (t *task) rebury(ctx context.Context, r *job.Result) error {
 	if r.Status != job.Failed && r.Status != job.Expired {
 		return nil
 	}
 	buried, err := t.w.store.Buried(ctx, t.d.Queue, t.id, t.d.Seq)
 	if err != nil || buried {
+		return err
+	}
+	queued, err := t.w.store.Queued(ctx, t.d.Seq)
+	if err != nil || !queued {
 		return err
 	}
 	return t.bury(ctx, r)
@@ -307,40 +315,6 @@ func (t *task) chunks() func(int, []byte) {
 		return nil
 	}
 	return t.relay
-}
-
-// hand gives the job back until a moment, or some time before it, with its trail.
-// It reports whether the job left this worker.
-func (t *task) hand(ctx context.Context, until time.Time, before time.Duration, why string) bool {
-	settling, cancel := t.w.settling(ctx, returnTimeout)
-	defer cancel()
-	w := job.Waiting{
-		Queue: t.d.Queue, Why: why, Until: until, Delivery: t.d.Number(), JobSeq: t.d.Seq,
-		StartedAt: t.startedAt, Attempts: t.trail, Crashes: t.crashes,
-	}
-	if err := t.w.outbox.EmitStored(settling, t.w.subjects.Event(t.d.Queue, t.id), t.event(job.EventWaiting, w), t.eventsTo()); err != nil {
-		t.log.WarnContext(ctx, "the job's wait could not be stored", "err", err)
-		return false
-	}
-	if err := t.d.Return(settling, max(time.Until(until)-before, 0)); err != nil {
-		t.log.WarnContext(ctx, "job could not be returned; its lease will run out", "err", err)
-	}
-	t.w.metrics.waits.Inc()
-	t.log.InfoContext(ctx, "job waits", "why", why, "until", until, "attempt", len(t.trail))
-	return true
-}
-
-// giveBack returns the job to the queue, with its trail, because this worker stops.
-func (t *task) giveBack(ctx context.Context) {
-	settling, cancel := t.w.settling(ctx, 0)
-	defer cancel()
-	for !t.hand(ctx, time.Now(), 0, "the worker is stopping") {
-		if len(t.trail) == 0 || settling.Err() != nil { // else what was tried would be lost
-			t.drop(ctx, 0)
-			return
-		}
-		sleep(settling, handAgain)
-	}
 }
 
 // drop returns the job to the queue without a word about it. It counts as a

@@ -20,6 +20,7 @@ type observer struct{ t *task }
 func (o observer) Started(a job.Attempt) {
 	o.t.w.at("before the call", o.t.id)
 	if !o.t.fence() {
+		o.t.unmade = a.N
 		return
 	}
 	o.t.emit(job.EventAttemptStarted, a)
@@ -28,7 +29,7 @@ func (o observer) Started(a job.Attempt) {
 // Ended implements fallback.Observer.
 func (o observer) Ended(a job.Attempt) {
 	t := o.t
-	if t.elsewhere != nil { // it never left
+	if t.elsewhere != nil && a.N == t.unmade { // it never left
 		return
 	}
 	log := t.log.With("attempt", a.N, "backend", a.Backend)

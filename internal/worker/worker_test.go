@@ -289,18 +289,29 @@ func TestEndpointsStoreAJobLikeAnyOther(t *testing.T) {
 	require.Contains(t, string(msg.Data), "id:")
 }
 
-func TestARequesterThatMayNotBeAnsweredIsToldAtOnce(t *testing.T) {
+// TestARequesterThatMayNotBeAnsweredGetsNoWord pins that a worker does not lend
+// its permissions: an answer on a results subject would be a result.
+func TestARequesterThatMayNotBeAnsweredGetsNoWord(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	p := llmtest.New(t)
 	cfg := b.config(model("vllm", p))
-	cfg.ReplyAllow = job.ReplyRule{}
 	b.start(cfg)
-	msg, err := b.nc.Request("llm.complete", chat("hi"), patience)
-	require.NoError(t, err)
-	require.Equal(t, "403", msg.Header.Get("Nats-Service-Error-Code"))
-	require.Contains(t, string(msg.Data), "reply subject")
+	for _, endpoint := range []string{"llm.complete", "llm.submit"} {
+		for _, reply := range []string{"llm.results.default.victim", "llm.dead.default.victim", "elsewhere"} {
+			answers, err := b.nc.SubscribeSync(reply)
+			require.NoError(t, err)
+			require.NoError(t, b.nc.PublishRequest(endpoint, reply, chat("hi")))
+			_, err = b.nc.Request("llm.submit", []byte(`{"id":"no good","body":{}}`), patience) // answered after it
+			require.NoError(t, err)
+			n, _, err := answers.Pending()
+			require.NoError(t, err)
+			require.Zero(t, n, "%s answered on %s", endpoint, reply)
+			require.NoError(t, answers.Unsubscribe())
+		}
+	}
 	require.Zero(t, p.Stats().Calls)
+	require.Contains(t, b.logs.String(), "a request is dropped")
 }
 
 func TestAnOutageOfEveryBackendMakesJobsWait(t *testing.T) {
@@ -580,6 +591,26 @@ func TestARedrivenJobReplacesItsFailedResultOnly(t *testing.T) {
 	b.settled()
 	require.Equal(t, r, b.result("phoenix"), "a succeeded result stays")
 	require.Equal(t, 2, p.Stats().Calls)
+}
+
+// TestACountOfRedrivesThatIsAbsurdStillCounts pins that a publisher cannot make
+// the next redrive of its job be taken for the job itself.
+func TestACountOfRedrivesThatIsAbsurdStillCounts(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	p := llmtest.New(t, llmtest.Always(llmtest.Fail(400, "no")))
+	w := b.start(b.config(model("vllm", p)))
+	b.publish("absurd", chat("hi"), job.HeaderRedrives, "9223372036854775807")
+	require.Equal(t, job.Failed, b.result("absurd").Status)
+	b.settled()
+	p.SetScript(llmtest.Echo())
+	for letter, err := range w.store.Letters(t.Context(), "default", "absurd") {
+		require.NoError(t, err)
+		_, err = w.store.Redrive(t.Context(), letter)
+		require.NoError(t, err)
+	}
+	b.settled()
+	require.Equal(t, job.Succeeded, b.result("absurd").Status)
 }
 
 func TestAResultThatIsTooBigSaysSo(t *testing.T) {
