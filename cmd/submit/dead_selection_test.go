@@ -139,7 +139,7 @@ func TestALetterThatIsStillToComeIsWaitedFor(t *testing.T) {
 		b.publish("low", "x", `{"prompt":"p"}`)
 		tk := b.take("low")
 		require.NoError(t, b.commit(tk, job.Failed))
-		looks, err := b.js.Conn().SubscribeSync("$JS.API.DIRECT.GET.LLM_JOBS." + b.subjects.Job("low", "x"))
+		looks, err := b.js.Conn().SubscribeSync("$JS.API.STREAM.MSG.GET.LLM_JOBS")
 		require.NoError(t, err)
 		require.NoError(t, b.js.Conn().Flush())
 		c := b.command("").start(append([]string{"dead", args[0], "x"}, args[1:]...)...)

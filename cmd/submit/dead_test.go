@@ -240,7 +240,7 @@ func TestARedriveWaitsForAWorkerThatIsStillSettling(t *testing.T) {
 	tk = b.take("default")
 	require.NoError(t, b.commit(tk, job.Failed))
 	require.NoError(t, b.bury(tk))
-	looks, err := b.js.Conn().SubscribeSync("$JS.API.DIRECT.GET.LLM_JOBS." + b.subjects.Job("default", "x"))
+	looks, err := b.js.Conn().SubscribeSync("$JS.API.STREAM.MSG.GET.LLM_JOBS")
 	require.NoError(t, err)
 	require.NoError(t, b.js.Conn().Flush())
 	c = b.command("").start("dead", "redrive", "x")
