@@ -85,7 +85,9 @@ func (c *clustered) known(ctx context.Context, id string) bool {
 	for stream, subject := range map[string]string{
 		"LLM_JOBS": c.subjects.Job("default", id), "LLM_RESULTS": c.subjects.Result("default", id),
 	} {
-		msg, err := c.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, []byte(`{"last_by_subj":"`+subject+`"}`))
+		ask, cancel := context.WithTimeout(ctx, 2*time.Second) // no leader, no answer
+		msg, err := c.nc.RequestWithContext(ask, "$JS.API.STREAM.MSG.GET."+stream, []byte(`{"last_by_subj":"`+subject+`"}`))
+		cancel()
 		if err == nil && strings.Contains(string(msg.Data), `"message":`) {
 			return true
 		}
