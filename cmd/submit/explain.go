@@ -40,11 +40,9 @@ func (a *app) explainPath(ctx context.Context, o *explainOptions, args []string)
 	if o.list {
 		return a.listAnswers(o.json)
 	}
-	if len(args) > 0 {
-		return usage(command, "there is an argument too many, %q; a file is given with -f", args[0])
-	}
-	if o.file == "-" && a.terminals.in {
-		return usage(command, "there is no job: give a file with -f, or write it to standard input")
+	payload, err := a.readJob(ctx, o.file, args, command)
+	if err != nil {
+		return err
 	}
 	settings := a.loadWorker()
 	if len(settings.problems) > 0 {
@@ -53,15 +51,6 @@ func (a *app) explainPath(ctx context.Context, o *explainOptions, args []string)
 	as, err := assumptions(o.as, settings.config.Backends)
 	if err != nil {
 		return usage(command, "-as %v", err)
-	}
-	in, done, err := a.open(o.file)
-	if err != nil {
-		return err
-	}
-	defer done()
-	payload, err := readCapped(ctx, in, maxJob, "the job")
-	if err != nil {
-		return err
 	}
 	queue, id, payload, err := job.TakeAddress(payload)
 	if err != nil {

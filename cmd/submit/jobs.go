@@ -18,18 +18,7 @@ type jobOptions struct {
 
 // job publishes a job as it is written.
 func (a *app) job(ctx context.Context, o *jobOptions, args []string) error {
-	if len(args) > 0 {
-		return usage("submit job", "there is an argument too many, %q; a file is given with -f", args[0])
-	}
-	if o.file == "-" && a.terminals.in {
-		return usage("submit job", "there is no job: give a file with -f, or write it to standard input")
-	}
-	in, done, err := a.open(o.file)
-	if err != nil {
-		return err
-	}
-	defer done()
-	payload, err := readCapped(ctx, in, maxJob, "the job")
+	payload, err := a.readJob(ctx, o.file, args, "submit job")
 	if err != nil {
 		return err
 	}
@@ -58,6 +47,23 @@ func (a *app) job(ctx context.Context, o *jobOptions, args []string) error {
 		f = asLine
 	}
 	return a.report(out, f)
+}
+
+// readJob reads the job in file, which is all that a command of this kind is
+// given: args must be empty.
+func (a *app) readJob(ctx context.Context, file string, args []string, command string) ([]byte, error) {
+	if len(args) > 0 {
+		return nil, usage(command, "there is an argument too many, %q; a file is given with -f", args[0])
+	}
+	if file == "-" && a.terminals.in {
+		return nil, usage(command, "there is no job: give a file with -f, or write it to standard input")
+	}
+	in, done, err := a.open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return readCapped(ctx, in, maxJob, "the job")
 }
 
 // addressed takes the job's address from the flags, or else from the job.

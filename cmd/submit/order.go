@@ -147,11 +147,7 @@ func (a *app) assure(ctx context.Context, c *client, o order) error {
 				return err
 			}
 		}
-		timer := time.NewTimer(firstPause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !sleep(ctx, firstPause) {
 			return context.Cause(ctx)
 		}
 	}

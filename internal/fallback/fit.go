@@ -61,11 +61,12 @@ func (r *run) learn(c *call) {
 		return
 	}
 	req := &r.task.Request
-	if req.Estimate().Media {
+	guess := req.Estimate()
+	if guess.Media {
 		return // what is too big in it says nothing about text
 	}
 	f := r.engine.fit
-	k, word := kind{r.sit.Chain[c.at].Name, req.URL, req.Model}, tooBig{size: size(req), until: c.ended.Add(fitAge)}
+	k, word := kind{r.sit.Chain[c.at].Name, req.URL, req.Model}, tooBig{size: guess.Input + guess.Output, until: c.ended.Add(fitAge)}
 	why := "the backend cannot take a job of this size"
 	if c.err.Limit > 0 && c.err.Requested > 0 {
 		why = fmt.Sprintf("the backend takes %d tokens, and was asked for %d by a job that was not bigger", c.err.Limit, c.err.Requested)

@@ -36,11 +36,10 @@ type fencing struct {
 func (t *task) fence() bool {
 	for t.d.Number() > 1 || t.longAgo() {
 		ctx, cancel := context.WithTimeout(t.calling, lookTimeout)
-		stored, err := t.w.store.Lookup(ctx, t.d.Queue, t.id)
+		ended, err := t.endedElsewhere(ctx)
 		cancel()
 		switch {
-		case err == nil && stored != nil && stored.Seq != t.replaces:
-			t.elsewhere = stored
+		case ended:
 			t.abandon(errElsewhere)
 			return false
 		case err == nil:
@@ -53,6 +52,17 @@ func (t *task) fence() bool {
 		sleep(t.calling, retryLookup)
 	}
 	return true
+}
+
+// endedElsewhere asks whether the job has a result that another worker stored, and
+// keeps it.
+func (t *task) endedElsewhere(ctx context.Context) (bool, error) {
+	stored, err := t.w.store.Lookup(ctx, t.d.Queue, t.id)
+	if err != nil || stored == nil || stored.Seq == t.replaces {
+		return false, err
+	}
+	t.elsewhere = stored
+	return true, nil
 }
 
 // wallClock is now by the clock that goes on while a machine is suspended.

@@ -51,17 +51,12 @@ func (t *task) held(ctx context.Context) (bool, error) {
 	if !t.w.nc.IsConnected() { // what is said now would be heard late
 		return false, nats.ErrDisconnected
 	}
-	if time.Since(t.looked) <= t.w.layout.Heartbeat() {
+	if !t.longAgo() {
 		return true, nil
 	}
-	looked := time.Now()
-	stored, err := t.w.store.Lookup(ctx, t.d.Queue, t.id)
-	if err != nil {
+	looked := wallClock()
+	if ended, err := t.endedElsewhere(ctx); ended || err != nil {
 		return false, err
-	}
-	if stored != nil && stored.Seq != t.replaces {
-		t.elsewhere = stored
-		return false, nil
 	}
 	lost, err := t.w.store.Lost(ctx, t.d.Queue, t.id, t.holder(), t.known)
 	if err != nil || lost {
