@@ -8,7 +8,19 @@ import (
 
 // NewID returns a new unique id for a job that was given none: 26 characters of
 // A-Z 2-7 that hold 130 random bits. It is safe for concurrent use.
-func NewID() string { return rand.Text() }
+func NewID() string { return string(appendID(make([]byte, 0, idLen))) }
+
+// idLen is how many characters of 5 bits make an id that nobody can guess.
+const idLen = 26
+
+func appendID(dst []byte) []byte {
+	var random [idLen]byte
+	_, _ = rand.Read(random[:]) // ends the program where there is no randomness
+	for _, b := range random {
+		dst = append(dst, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[b%32])
+	}
+	return dst
+}
 
 // Receipt is what the endpoint "submit" answers: where the job's id is and where
 // to look for what becomes of it.
@@ -66,8 +78,8 @@ func TakeAddress(payload []byte) (queue, id string, rest []byte, err error) {
 
 // isEnvelope reports whether the object text has a member `body`.
 func isEnvelope(text []byte) bool {
-	for m := range members(text) {
-		if m.is("body") {
+	for w := walk(text); w.next(); w.skip() {
+		if w.is("body") {
 			return true
 		}
 	}

@@ -85,15 +85,16 @@ func envelopeFields() []string {
 }
 
 func (d *Decoder) envelope(j *Job, v value) error {
-	var body *value
-	err := v.object(len(envelopeFields()), func(name string, field value) error {
+	var body value
+	known := envelopeFields()
+	err := v.object(len(known), known, func(name string, field value) error {
 		switch {
-		case !slices.Contains(envelopeFields(), name):
+		case !slices.Contains(known, name):
 			return unknownField(name, field)
 		case field.null():
 			return nil
 		case name == "body":
-			body = &field
+			body = field
 			return nil
 		}
 		return d.field(j, name, field)
@@ -101,10 +102,10 @@ func (d *Decoder) envelope(j *Job, v value) error {
 	switch {
 	case err != nil:
 		return err
-	case body == nil:
+	case body.raw == nil:
 		return invalid("body", "is required")
 	}
-	return j.readBody(*body)
+	return j.readBody(body)
 }
 
 func unknownField(name string, field value) error {
@@ -191,89 +192,4 @@ func (d *Decoder) checkReply(field, subject string) error {
 		return invalid(field, "is not among the subjects that the workers may reply to")
 	}
 	return nil
-}
-
-// bare reads a job that is nothing but a request body; its url follows from the
-// field it has.
-func (j *Job) bare(payload []byte, v value) error {
-	has := content(v.raw)
-	switch {
-	case len(has) == 0:
-		return invalid("body", "is required, or messages, prompt or input of a bare request")
-	case has["messages"]:
-		j.URL = URLChat
-	case has["prompt"]:
-		j.URL = URLCompletions
-	case has["input"]:
-		j.URL = URLEmbeddings
-	}
-	err := j.readBody(v)
-	j.Body = json.RawMessage(payload)
-	return err
-}
-
-// content tells which of the fields that can hold the question are in a request
-// body, and whether they are not null.
-func content(body []byte) map[string]bool {
-	has := make(map[string]bool)
-	for m := range members(body) {
-		if m.is("messages") || m.is("prompt") || m.is("input") {
-			has[string(m.name)] = body[m.value] != 'n'
-		}
-	}
-	return has
-}
-
-// needs is the field without which a request to url makes no sense.
-func needs(url string) string {
-	switch url {
-	case URLCompletions:
-		return "prompt"
-	case URLEmbeddings:
-		return "input"
-	}
-	return "messages"
-}
-
-// readBody takes from the request body what a worker must know. The rest is the
-// provider's business. Of a repeated field the last counts, as it does for the
-// providers.
-func (j *Job) readBody(v value) error {
-	if err := v.mustBe("an object"); err != nil {
-		return err
-	}
-	j.Body = json.RawMessage(v.raw)
-	for m := range members(v.raw) {
-		if !m.is("model") && !m.is("stream") {
-			continue
-		}
-		name := string(m.name)
-		if err := j.bodyField(name, v.at(name, v.raw[m.value:m.end:m.end])); err != nil {
-			return err
-		}
-	}
-	has, need := content(v.raw), needs(j.URL)
-	if has[need] {
-		return nil
-	}
-	for _, url := range []string{URLChat, URLCompletions, URLEmbeddings} {
-		if has[needs(url)] {
-			return invalid(v.at(need, nil).path, "is required by url %s; with %s it is %s", j.URL, needs(url), url)
-		}
-	}
-	return invalid(v.at(need, nil).path, "is required by url %s", j.URL)
-}
-
-func (j *Job) bodyField(name string, v value) (err error) {
-	switch {
-	case name == "model" && v.null():
-		j.Model = ""
-	case name == "model":
-		j.Model, err = v.text(len(v.raw))
-	case v.null():
-		j.Stream = false
-	default:
-		j.Stream, err = v.boolean()
-	}
-	return err
 }

@@ -18,10 +18,20 @@ const timeLayout = "2006-01-02T15:04:05.000Z"
 
 // Encode returns r as JSON without any space of its own. The body of the response
 // and the metadata are in it byte for byte, with the spaces and newlines they have.
-func (r *Result) Encode() []byte { return encode(r) }
+func (r *Result) Encode() []byte {
+	if r == nil {
+		return []byte("null")
+	}
+	return appendResult(make([]byte, 0, r.room()), r)
+}
 
 // Encode returns e as JSON.
-func (e *Event) Encode() []byte { return encode(e) }
+func (e *Event) Encode() []byte {
+	if e == nil {
+		return []byte("null")
+	}
+	return appendEvent(make([]byte, 0, e.room()), e)
+}
 
 // Encode returns d as JSON with Job in it byte for byte; a Job that
 // is no JSON is wrapped as [RawJob] does.
@@ -43,6 +53,9 @@ func (r Receipt) Encode() []byte { return encode(r) }
 // {}; and it cannot fail, because a result that cannot be stored would be lost.
 // So raw bytes that are no JSON become a string of it, and a number that JSON
 // cannot hold becomes null. Types of this package only: no cycles, no embedding.
+//
+// It is for messages that are rare. What every job has is written by the append
+// functions, which know each field and must write what encode would.
 func encode(v any) []byte {
 	e := new(encoder)
 	e.buf.Grow(roomAhead)
@@ -118,21 +131,29 @@ func (e *encoder) raw(text []byte) {
 }
 
 func (e *encoder) time(t time.Time) {
-	first, last := time.Time{}, time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC) // what RFC 3339 can hold
-	switch {
-	case t.Before(first):
-		t = first
-	case t.After(last):
-		t = last
-	}
-	quoted := t.UTC().AppendFormat(append(e.buf.AvailableBuffer(), '"'), timeLayout)
+	quoted := writable(t).UTC().AppendFormat(append(e.buf.AvailableBuffer(), '"'), timeLayout)
 	e.buf.Write(append(quoted, '"'))
+}
+
+// writable is t, or the nearest time to it that RFC 3339 can hold.
+func writable(t time.Time) time.Time {
+	const endOf9999 = 253402300799
+	if first := (time.Time{}); t.Before(first) {
+		return first
+	}
+	if last := time.Unix(endOf9999, 999e6); t.After(last) {
+		return last
+	}
+	return t
 }
 
 func (e *encoder) object(v reflect.Value) {
 	e.buf.WriteByte('{')
 	comma := false
 	for field, value := range v.Fields() {
+		if !field.IsExported() {
+			continue
+		}
 		name, option, _ := strings.Cut(field.Tag.Get("json"), ",")
 		if option == "omitempty" && empty(value) {
 			continue

@@ -1,10 +1,6 @@
 package job
 
-import (
-	"maps"
-	"slices"
-	"strings"
-)
+import "strings"
 
 // The NATS headers a job message may carry.
 const (
@@ -48,12 +44,13 @@ func (h Header) fold(key string) string {
 	if v := h.Get(key); v != "" {
 		return v
 	}
-	for _, k := range slices.Sorted(maps.Keys(h)) {
-		if strings.EqualFold(k, key) {
-			return h.Get(k)
+	found := ""
+	for k := range h {
+		if strings.EqualFold(k, key) && (found == "" || k < found) {
+			found = k
 		}
 	}
-	return ""
+	return h.Get(found)
 }
 
 // traceParent is the publisher's W3C trace context, or "" when there is none or

@@ -34,11 +34,11 @@ func strategies() []string {
 }
 
 func readPolicy(v value) (*Policy, error) {
-	p := new(Policy)
-	err := v.object(len(policyFields()), func(name string, field value) error {
+	p, known := new(Policy), policyFields()
+	err := v.object(len(known), known, func(name string, field value) error {
 		switch {
-		case !slices.Contains(policyFields(), name):
-			return invalid(field.path, "is no field of a policy; there are: %s", strings.Join(policyFields(), ", "))
+		case !slices.Contains(known, name):
+			return invalid(field.path, "is no field of a policy; there are: %s", strings.Join(known, ", "))
 		case field.null():
 			return nil
 		}
@@ -105,7 +105,7 @@ func (p *Policy) group(name string, v value) (err error) {
 		p.Conditions, err = v.strings(MaxConditions, MaxCondition)
 	case "error_mappings":
 		p.ErrorMappings = make(map[string][]string)
-		err = v.object(MaxPolicyEntries, func(class string, backends value) (err error) {
+		err = v.object(MaxPolicyEntries, nil, func(class string, backends value) (err error) {
 			if class == "" || len(class) > MaxToken {
 				return invalid(backends.path, "has a name of %d bytes; 1 to %d", len(class), MaxToken)
 			}
@@ -114,7 +114,7 @@ func (p *Policy) group(name string, v value) (err error) {
 		})
 	case "weights":
 		p.Weights = make(map[string]float64)
-		err = v.object(MaxPolicyEntries, func(backend string, weight value) (err error) {
+		err = v.object(MaxPolicyEntries, nil, func(backend string, weight value) (err error) {
 			if err := checkToken(backend); err != nil {
 				return invalid(weight.path, "%v", err)
 			}

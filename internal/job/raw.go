@@ -23,6 +23,17 @@ func RawBody(b []byte) json.RawMessage {
 	return bytes.TrimSuffix(text.Bytes(), []byte("\n"))
 }
 
+// checked remembers which raw JSON was found to be fit for a message. It knows that
+// by its place in memory, so that one which was put into the same field later is
+// another. The zero value knows none.
+type checked struct{ raw json.RawMessage }
+
+func (c *checked) set(raw json.RawMessage) { c.raw = raw }
+
+func (c *checked) is(raw json.RawMessage) bool {
+	return len(raw) > 0 && len(raw) == len(c.raw) && &raw[0] == &c.raw[0]
+}
+
 // RawJob returns the payload of a job message as it stands in a dead letter:
 // payload itself when that is JSON in UTF-8 and at most [MaxDepth] levels deep,
 // otherwise {"base64": "…"}. A payload that looks like the latter, or like the

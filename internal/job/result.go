@@ -74,6 +74,18 @@ type Response struct {
 	// message, and Bytes says how long it is; then Body is null. See [Inline].
 	Object string `json:"object,omitempty"`
 	Bytes  int64  `json:"bytes,omitempty"`
+
+	checked checked // that Body is JSON
+}
+
+// NewResponse returns the provider's answer as it stands in a result: with the
+// Body that [RawBody] makes of answer. Unlike a Response that is put together by
+// hand it is known to be JSON, so that [Result.Encode] need not go over it again;
+// answer must not be changed until then.
+func NewResponse(statusCode int, requestID string, answer []byte) *Response {
+	r := &Response{StatusCode: statusCode, RequestID: requestID, Body: RawBody(answer)}
+	r.checked.set(r.Body)
+	return r
 }
 
 // Usage is what the provider counted, in tokens.

@@ -126,11 +126,10 @@ func CheckID(id string) error {
 	if len(id) > MaxID {
 		return invalid("id", "has %d bytes; at most %d", len(id), MaxID)
 	}
-	tokens := strings.Split(id, ".")
-	if len(tokens) > MaxIDTokens {
-		return invalid("id", "has %d tokens; at most %d", len(tokens), MaxIDTokens)
+	if n := strings.Count(id, ".") + 1; n > MaxIDTokens {
+		return invalid("id", "has %d tokens; at most %d", n, MaxIDTokens)
 	}
-	for _, token := range tokens {
+	for token := range strings.SplitSeq(id, ".") {
 		if err := checkToken(token); err != nil {
 			return invalid("id", "%v", err)
 		}

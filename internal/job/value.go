@@ -1,6 +1,7 @@
 package job
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"slices"
@@ -60,14 +61,23 @@ func (v value) text(limit int) (string, error) {
 	if err := v.mustBe("a string"); err != nil {
 		return "", err
 	}
-	var s string
-	if err := json.Unmarshal(v.raw, &s); err != nil {
+	s, err := unquoted(v.raw)
+	if err != nil {
 		return "", invalid(v.path, "is no valid string")
 	}
 	if len(s) > limit {
 		return "", invalid(v.path, "has %d bytes; at most %d", len(s), limit)
 	}
 	return s, nil
+}
+
+// unquoted is the text of a string; most have no escapes.
+func unquoted(quoted []byte) (s string, err error) {
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		return string(quoted[1 : len(quoted)-1]), nil
+	}
+	err = json.Unmarshal(quoted, &s)
+	return s, err
 }
 
 // name reads the name of a route or a backend.
@@ -148,22 +158,22 @@ func (v value) list(limit int, each func(value) error) error {
 }
 
 // object calls each for every member of an object of at most limit, and refuses
-// a name that is repeated.
-func (v value) object(limit int, each func(name string, v value) error) error {
+// a name that is repeated. Names that are in known need no copy.
+func (v value) object(limit int, known []string, each func(name string, v value) error) error {
 	if err := v.mustBe("an object"); err != nil {
 		return err
 	}
-	seen := make(map[string]bool)
+	seen := make([]string, 0, 16) // a few are found faster than in a map; limit is never above 100
 	for m := range members(v.raw) {
-		name := string(m.name)
+		name := nameIn(known, m.name)
 		field := v.at(name, v.raw[m.value:m.end:m.end])
-		if seen[name] {
+		if slices.Contains(seen, name) {
 			return invalid(field.path, "is given twice")
 		}
 		if len(seen) == limit {
 			return invalid(v.path, "has more than %d entries", limit)
 		}
-		seen[name] = true
+		seen = append(seen, name)
 		if err := each(name, field); err != nil {
 			return err
 		}
@@ -171,9 +181,22 @@ func (v value) object(limit int, each func(name string, v value) error) error {
 	return nil
 }
 
+// nameIn is name as a string, without a copy when known has it.
+func nameIn(known []string, name []byte) string {
+	for _, s := range known {
+		if string(name) == s {
+			return s
+		}
+	}
+	return string(name)
+}
+
 // printable is name as an error message may quote it: without anything that
 // does not print, and cut.
 func printable(name string) string {
+	if name != "" && len(name) <= maxQuoted && !strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return name
+	}
 	clean := strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) || r == utf8.RuneError {
 			return '?'
@@ -195,6 +218,11 @@ func printable(name string) string {
 
 // oneOf reads a string that is one of a few.
 func (v value) oneOf(choices ...string) (string, error) {
+	for _, choice := range choices { // as they are spelt by almost everyone
+		if len(v.raw) == len(choice)+2 && v.raw[0] == '"' && string(v.raw[1:len(v.raw)-1]) == choice {
+			return choice, nil
+		}
+	}
 	s, err := v.text(len(v.raw))
 	if err == nil && !slices.Contains(choices, s) {
 		return "", invalid(v.path, "must be %s", strings.Join(choices, ", "))
