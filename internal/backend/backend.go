@@ -88,6 +88,8 @@ type Request struct {
 	// Chunk is called for every data chunk of a streamed answer, in order, with
 	// the raw JSON of it, which must not be kept. May be nil.
 	Chunk func(data []byte)
+
+	measure *Measure // see Keep
 }
 
 // Response is a complete, acceptable answer.

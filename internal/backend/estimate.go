@@ -1,6 +1,9 @@
 package backend
 
-import "bytes"
+import (
+	"bytes"
+	"sync"
+)
 
 const (
 	bytesPerToken    = 4       // what common tokenizers take for English text
@@ -22,11 +25,33 @@ type Estimate struct {
 	Media bool
 }
 
+// Measure keeps the estimate of a request, so that its body is read once however
+// many ask, and not at all when nobody does. The zero value is ready for use by
+// one request and its copies, also at the same time. It must not be copied.
+type Measure struct {
+	once     sync.Once
+	estimate Estimate
+}
+
+// Keep lets r, and the copies that are made of it from now on, keep their
+// estimate in m.
+func (r *Request) Keep(m *Measure) { r.measure = m }
+
 // Estimate guesses from the body how many tokens the call may take, without a
 // tokenizer: four bytes of text are a token, and an image or a sound is a
 // thousand. Of a body that is no JSON object, a quarter of the length is the
-// input. It reads the body once, allocates nothing, and never fails.
+// input. It reads the body once, allocates nothing, and never fails. See
+// [Request.Keep] for requests that are asked more than once.
 func (r *Request) Estimate() Estimate {
+	m := r.measure
+	if m == nil {
+		return r.estimate()
+	}
+	m.once.Do(func() { m.estimate = r.estimate() })
+	return m.estimate
+}
+
+func (r *Request) estimate() Estimate {
 	s := scanner{body: r.Body, choices: 1}
 	if !s.object() {
 		return Estimate{Input: quarter(int64(len(r.Body)))}

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -92,4 +93,23 @@ func BenchmarkEstimate(b *testing.B) {
 			})
 		}
 	}
+}
+
+func TestAnEstimateThatIsKeptIsMadeOnceForAllCopies(t *testing.T) {
+	t.Parallel()
+	req := backend.Request{Body: []byte(`{"prompt":"twelve bytes"}`)}
+	var kept backend.Measure
+	req.Keep(&kept)
+	other := req
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			if other.Estimate() != (backend.Estimate{Input: 3}) {
+				t.Error("another estimate")
+			}
+		})
+	}
+	all.Wait()
+	req.Body = []byte(`{"prompt":""}`)
+	require.Equal(t, int64(3), req.Estimate().Input, "it is not read again")
 }

@@ -52,7 +52,7 @@ func (g *Guard) turn(to State) {
 // order: whoever is telling already also tells what others note meanwhile, so
 // nobody waits for a slow listener but the one who called it.
 func (g *Guard) unlock() {
-	if g.telling {
+	if g.telling || len(g.pending) == 0 {
 		g.mu.Unlock()
 		return
 	}

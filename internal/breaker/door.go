@@ -35,7 +35,7 @@ func (g *Guard) Apply(change Change) {
 	}
 	g.mu.Lock()
 	defer g.unlock()
-	g.wait(time.Now()) // a time that is over is over before the peer's word
+	g.wait() // a time that is over is over before the peer's word
 	g.peer = true
 	defer func() { g.peer = false }()
 	switch change.To {

@@ -115,10 +115,7 @@ func (g *Guard) Name() string { return g.name }
 func (g *Guard) Complete(ctx context.Context, req *backend.Request) (*backend.Response, error) {
 	done, generation, wait := g.admit()
 	if wait > 0 {
-		return nil, &backend.Error{
-			Class: backend.CircuitOpen, Backend: g.name, Model: req.Model, RetryAfter: wait,
-			Message: fmt.Sprintf("breaker open, next probe in %s", (wait + time.Millisecond - 1).Truncate(time.Millisecond)),
-		}
+		return nil, g.refusal(req, wait)
 	}
 	var failure *backend.Error
 	returned := false
@@ -138,11 +135,19 @@ func (g *Guard) Complete(ctx context.Context, req *backend.Request) (*backend.Re
 	return resp, failure
 }
 
+// refusal is the error of a call that is not admitted.
+func (g *Guard) refusal(req *backend.Request, wait time.Duration) *backend.Error {
+	return &backend.Error{
+		Class: backend.CircuitOpen, Backend: g.name, Model: req.Model, RetryAfter: wait,
+		Message: fmt.Sprintf("breaker open, next probe in %s", (wait + time.Millisecond - 1).Truncate(time.Millisecond)),
+	}
+}
+
 // Ready returns how long until a call would be admitted, 0 for now, as a hint.
 // If the guarded backend is a [backend.Gate] too, the longer wait counts.
 func (g *Guard) Ready() time.Duration {
 	g.mu.Lock()
-	wait := g.wait(time.Now())
+	wait := g.wait()
 	g.unlock()
 	if gate, ok := g.inner.(backend.Gate); ok {
 		wait = max(wait, gate.Ready())
@@ -155,7 +160,7 @@ func (g *Guard) Ready() time.Duration {
 func (g *Guard) State() State {
 	g.mu.Lock()
 	defer g.unlock()
-	g.wait(time.Now())
+	g.wait()
 	return g.state
 }
 
@@ -175,7 +180,7 @@ func (g *Guard) Failing() bool {
 func (g *Guard) admit() (done func(error), generation uint64, wait time.Duration) {
 	g.mu.Lock()
 	defer g.unlock()
-	if wait = g.wait(time.Now()); wait > 0 {
+	if wait = g.wait(); wait > 0 {
 		return nil, 0, wait
 	}
 	done, err := g.circuit.Allow()
@@ -187,9 +192,9 @@ func (g *Guard) admit() (done func(error), generation uint64, wait time.Duration
 
 // wait turns an open breaker half-open when its time is over, and returns how
 // long until a call would be admitted. g.mu is held.
-func (g *Guard) wait(now time.Time) time.Duration {
+func (g *Guard) wait() time.Duration {
 	if g.state == Open {
-		if left := g.until.Sub(now); left > 0 {
+		if left := time.Until(g.until); left > 0 {
 			return left
 		}
 		g.circuit.State() // calls turn

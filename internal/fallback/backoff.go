@@ -1,7 +1,6 @@
 package fallback
 
 import (
-	"hash/fnv"
 	"math"
 	"math/rand/v2"
 	"time"
@@ -24,11 +23,15 @@ func (p *Policy) delay(turns int, spread float64) time.Duration {
 	return time.Duration(min(d, float64(24*time.Hour)) * spread)
 }
 
-// seed is a number drawn from a job's id.
+// seed is a number drawn from a job's id: its FNV-1a hash, which package
+// hash/fnv computes too, but on the heap.
 func seed(jobID string) uint64 {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(jobID)) // never fails
-	return h.Sum64()
+	const offset, prime = 14695981039346656037, 1099511628211
+	h := uint64(offset)
+	for i := range len(jobID) {
+		h = (h ^ uint64(jobID[i])) * prime
+	}
+	return h
 }
 
 // spread draws the part of a pause that jitter leaves, from [0.5, 1), or 1

@@ -12,44 +12,55 @@ import (
 // call is one call of one backend. It belongs to the goroutine that makes it
 // until that is over.
 type call struct {
+	run   *run
 	at    int
-	since time.Time     // the wait for it began then
-	wait  time.Duration // the longest for its turn, as in backend.Request
+	name  string
+	since time.Time // the wait for it began then
+	req   backend.Request
 
-	entry *job.Attempt // nil until the call leaves
+	left  bool // it has left: entry is its own
+	entry job.Attempt
 	ended time.Time
 	resp  *backend.Response
 	err   *backend.Error
 	panic *Panic // what the backend panicked with
 }
 
-// attempt makes a call. Afterwards c.err is nil, or why it failed, and c.entry is
-// nil unless it left.
-func (r *run) attempt(ctx context.Context, c *call) {
-	name := r.sit.Chain[c.at].Name
-	req := r.task.Request
-	req.MaxWait = c.wait
-	req.Started = func(model string) { r.leave(c, name, model) }
-	if chunk := r.task.Chunk; chunk != nil {
-		req.Chunk = func(data []byte) {
-			if c.entry != nil {
-				chunk(c.entry.N, data)
-			}
-		}
+// newCall prepares the call of the position found.
+func (r *run) newCall(found *look) *call {
+	c := &call{run: r, at: found.at, name: r.sit.Chain[found.at].Name, since: r.since, req: r.task.Request}
+	c.req.MaxWait = found.wait
+	c.req.Started = c.leave
+	if r.task.Chunk != nil {
+		c.req.Chunk = c.chunk
 	}
-	resp, err := r.task.Plan.chain[c.at].Complete(ctx, &req)
+	return c
+}
+
+// chunk passes on what a streamed answer says.
+func (c *call) chunk(data []byte) {
+	if c.left {
+		c.run.task.Chunk(c.entry.N, data)
+	}
+}
+
+// attempt makes the call. Afterwards c.err is nil, or why it failed, and c.left
+// tells whether it left.
+func (c *call) attempt(ctx context.Context) {
+	r := c.run
+	resp, err := r.task.Plan.chain[c.at].Complete(ctx, &c.req)
 	c.ended = r.world.over(c)
 	if err != nil {
-		c.err = backend.AsError(err, name)
+		c.err = backend.AsError(err, c.name)
 		if c.err.Class != backend.CircuitOpen && ctx.Err() == nil {
-			req.Started(c.err.Model) // it failed before it left: that must not be for nothing
+			c.leave(c.err.Model) // it failed before it left: that must not be for nothing
 		}
 		return
 	}
-	req.Started(resp.Model) // an answer without a call, from a cache say
+	c.leave(resp.Model) // an answer without a call, from a cache say
 	c.resp = resp
 	if r.sit.Policy.AcceptSchema && r.engine.accept != nil && !resp.Degraded {
-		c.err = refused(r.engine.accept(&req, resp), name, resp)
+		c.err = refused(r.engine.accept(&c.req, resp), c.name, resp)
 	}
 }
 
@@ -76,43 +87,47 @@ func (r *run) turnedAway(c *call) {
 	if c.err.RetryAfter > 0 {
 		pause = max(c.err.RetryAfter, time.Millisecond)
 	}
-	until := &r.sit.Chain[c.at].closed
+	at, until := r.change(c.at), r.world.now().Add(pause)
 	if errors.Is(c.err, backend.ErrNoTurn) {
-		until = &r.sit.Chain[c.at].full
+		at.full = until
+	} else {
+		at.closed = until
 	}
-	*until = r.world.now().Add(pause)
 }
 
-// leave begins the entry of a call that leaves now.
-func (r *run) leave(c *call, name, model string) {
-	if c.entry != nil {
+// leave begins the entry of the call, which leaves now.
+func (c *call) leave(model string) {
+	if c.left {
 		return
 	}
+	r := c.run
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.n++
 	now := r.world.now()
-	c.entry = &job.Attempt{
-		N: r.n, Backend: name, Model: model, StartedAt: now, WaitMS: max(now.Sub(c.since), 0).Milliseconds(),
-	}
-	r.task.Observer.Started(*c.entry)
+	a := &c.entry
+	a.N, a.Backend, a.Model, a.StartedAt, a.WaitMS = r.n, c.name, model, now, max(now.Sub(c.since), 0).Milliseconds()
+	c.left = true
+	r.task.Observer.Started(*a)
 }
 
 // succeed finishes the entry of a call whose answer is the job's.
 func (r *run) succeed(c *call) {
-	a := c.entry
+	a := &c.entry
 	a.Outcome, a.Status = job.OutcomeSucceeded, c.resp.Status
 	if c.resp.Model != "" {
 		a.Model = c.resp.Model
 	}
 	spent(a, c.resp.Usage, c.resp.CostUSD, c.resp.FirstToken)
-	r.engine.fit.fits(r.task, a.Backend)
+	if f := r.engine.fit; f.any.Load() {
+		f.fits(&r.task.Request, a.Backend)
+	}
 	r.finish(c)
 }
 
 // close finishes the entry of a failed call.
 func (r *run) close(c *call, err *backend.Error, next job.Next) {
-	a := c.entry
+	a := &c.entry
 	class, message := string(err.Class), err.Message
 	a.Outcome, a.Status, a.Class, a.Error, a.Next = job.OutcomeFailed, err.Status, &class, &message, &next
 	a.Code, a.Type = err.Code, err.Type
@@ -127,13 +142,14 @@ func (r *run) close(c *call, err *backend.Error, next job.Next) {
 func (r *run) finish(c *call) {
 	r.since, r.paused = c.ended, 0
 	c.entry.DurationMS = c.ended.Sub(c.entry.StartedAt).Milliseconds()
-	r.record(*c.entry)
+	r.record(&c.entry)
 }
 
 // spent notes what a call consumed.
 func spent(a *job.Attempt, usage *job.Usage, cost *float64, firstToken time.Duration) {
 	if usage != nil {
-		a.InputTokens, a.OutputTokens = new(usage.InputTokens), new(usage.OutputTokens)
+		counts := &[2]int64{usage.InputTokens, usage.OutputTokens}
+		a.InputTokens, a.OutputTokens = &counts[0], &counts[1]
 	}
 	a.CostUSD = cost
 	if firstToken > 0 {

@@ -28,23 +28,25 @@ type passed struct {
 // look finds the most wanted candidate that can be called now, or the one that
 // can be called first. A degraded backend that refuses calls is not waited for.
 func (r *run) look() look {
-	found, now := look{at: -1, wait: -1}, r.world.now() // one moment, or equal pauses would differ
-	if patience := r.patience(); patience > 0 && r.sit.Policy.OnLimit != OnLimitFallback {
-		found.wait = patience
-	}
+	now := r.world.now() // one moment, or equal pauses would differ
+	found := look{at: -1, wait: r.turnWait(now)}
 	if pause, ok := r.retryIn(now); ok {
 		found.at, found.pause = r.retry, pause
 		return found
 	}
-	full := look{at: -1}
-	for _, i := range r.candidates() {
+	full, models := look{at: -1}, r.modelsLeft()
+	for _, i := range r.wanted() {
+		if !r.candidate(i, models) {
+			continue
+		}
 		pause, over := r.obstacle(i, now)
 		if over.class != "" {
 			found.passed = append(found.passed, over)
 		}
 		switch {
 		case over.class == backend.RateLimit && r.staysInLine():
-			return r.queueUp(found, look{at: i, pause: over.pause})
+			full.at, full.pause = i, over.pause
+			return r.queueUp(found, full, now)
 		case over.class == backend.RateLimit:
 			if full.at < 0 || over.pause < full.pause {
 				full.at, full.pause = i, over.pause
@@ -60,7 +62,7 @@ func (r *run) look() look {
 			break
 		}
 	}
-	return r.queueUp(found, full)
+	return r.queueUp(found, full, now)
 }
 
 // obstacle is what keeps position i from being called now: the pause before it
@@ -70,14 +72,14 @@ func (r *run) obstacle(i int, now time.Time) (pause time.Duration, over passed) 
 	if c.unfit != nil {
 		return 0, passed{at: i, class: c.unfit.Class, why: c.unfit.Message}
 	}
-	if closed := r.closedFor(i); closed > 0 {
+	if closed := r.closedFor(i, now); closed > 0 {
 		why := fmt.Sprintf("the breaker is open for %s", closed.Round(time.Millisecond))
 		return max(closed, r.rest(i, now)), passed{i, backend.CircuitOpen, why, closed}
 	}
 	if pause = r.rest(i, now); pause > 0 {
 		return pause, passed{}
 	}
-	if room := r.room(i); room > 0 {
+	if room := r.room(i, now); room > 0 {
 		why := fmt.Sprintf("its limits leave no room for %s", room.Round(time.Millisecond))
 		return 0, passed{i, backend.RateLimit, why, room}
 	}
@@ -86,54 +88,47 @@ func (r *run) obstacle(i int, now time.Time) (pause time.Duration, over passed) 
 
 // queueUp lets the job wait for its turn at a backend whose limits are full,
 // where that comes before everything else.
-func (r *run) queueUp(found, full look) look {
+func (r *run) queueUp(found, full look, now time.Time) look {
 	if full.at < 0 || found.at >= 0 && found.pause < full.pause {
 		return found
 	}
 	found.at, found.pause, found.queued = full.at, full.pause, true
-	patient := full.pause <= r.patience()
+	patience := r.patience(now)
+	patient := full.pause <= patience
 	if patient || r.beyond(full.pause) && r.beyond(r.engine.hold) { // its Complete does the waiting
 		found.pause, found.queued, found.wait = 0, false, 0
 		if patient {
-			found.wait = r.patience()
+			found.wait = patience
 		}
 		found.passed = slices.DeleteFunc(found.passed, func(p passed) bool { return p.at == full.at })
 	}
 	return found
 }
 
-// candidates are the positions that may be asked now, the most wanted first.
-func (r *run) candidates() []int {
-	if r.over {
-		return nil
+// candidate reports whether position i may be asked now; models tells that a
+// model may be.
+func (r *run) candidate(i int, models bool) bool {
+	c := &r.sit.Chain[i]
+	if r.running > 0 && (c.flown || c.Degraded || c.Rounds > r.round) {
+		return false
 	}
-	models := r.modelsLeft()
-	var left []int
-	for _, i := range r.wanted() {
-		c := &r.sit.Chain[i]
-		switch {
-		case r.running > 0 && (c.flown || c.Degraded || c.Rounds > r.round):
-		case c.Degraded && c.Tries == 0, !c.Degraded && models:
-			left = append(left, i)
-		}
+	if c.Degraded {
+		return c.Tries == 0
 	}
-	if at := slices.Index(left, r.promised); at > 0 {
-		left = slices.Insert(slices.Delete(left, at, at+1), 0, r.promised)
-	}
-	return left
+	return models
 }
 
 // inOrder returns the positions a strategy named, without those that do not
 // exist or come twice, and after them the degraded backends that it left out.
 func (r *run) inOrder(wanted []int) []int {
-	order := make([]int, 0, len(r.sit.Chain))
+	order, named := make([]int, 0, len(r.sit.Chain)), make([]bool, len(r.sit.Chain))
 	for _, i := range wanted {
-		if i >= 0 && i < len(r.sit.Chain) && !slices.Contains(order, i) {
-			order = append(order, i)
+		if i >= 0 && i < len(named) && !named[i] {
+			order, named[i] = append(order, i), true
 		}
 	}
-	for i, c := range r.sit.Chain {
-		if c.Degraded && !c.Mapped && !slices.Contains(order, i) {
+	for i := range r.sit.Chain {
+		if c := &r.sit.Chain[i]; c.Degraded && !c.Mapped && !named[i] {
 			order = append(order, i)
 		}
 	}
@@ -168,9 +163,10 @@ func (r *run) relieve() bool {
 // since, is out too: that it would take one call now, as a probe, does not say
 // that it is back. One that can never take this job says nothing.
 func (r *run) outage() bool {
-	models, refusing, failed := 0, 0, false
-	for i, c := range r.sit.Chain {
-		refuses := r.closedFor(i) > 0
+	models, refusing, failed, now := 0, 0, false, r.world.now()
+	for i := range r.sit.Chain {
+		c := &r.sit.Chain[i]
+		refuses := r.closedFor(i, now) > 0
 		switch {
 		case c.unfit != nil, c.Mapped && !slices.Contains(r.next().Order, i): // nobody that the job may ask
 			continue
@@ -197,8 +193,8 @@ func (r *run) failing(i int) bool {
 }
 
 // closedFor is how long the backend itself refuses calls, 0 for not at all.
-func (r *run) closedFor(i int) time.Duration {
-	closed := max(r.sit.Chain[i].closed.Sub(r.world.now()), 0)
+func (r *run) closedFor(i int, now time.Time) time.Duration {
+	closed := left(r.sit.Chain[i].closed, now)
 	if g, ok := r.task.Plan.chain[i].(backend.Gate); ok {
 		closed = max(closed, g.Ready())
 	}
@@ -207,16 +203,24 @@ func (r *run) closedFor(i int) time.Duration {
 
 // room is how long a call of position i would wait for its turn within the
 // backend's limits, 0 where the job waits for that.
-func (r *run) room(i int) time.Duration {
+func (r *run) room(i int, now time.Time) time.Duration {
 	limited, ok := r.task.Plan.chain[i].(backend.Limited)
 	if !ok {
 		return 0
 	}
-	room := max(limited.Room(&r.task.Request), r.sit.Chain[i].full.Sub(r.world.now()))
-	if r.sit.Policy.OnLimit != OnLimitFallback && room <= r.patience() {
+	room := max(limited.Room(&r.task.Request), left(r.sit.Chain[i].full, now))
+	if room > 0 && r.sit.Policy.OnLimit != OnLimitFallback && room <= r.patience(now) {
 		return 0
 	}
 	return room
+}
+
+// left is how long it is until a moment, 0 when it has passed or never was.
+func left(until, now time.Time) time.Duration {
+	if until.IsZero() {
+		return 0
+	}
+	return max(until.Sub(now), 0)
 }
 
 // staysInLine reports whether the job leaves its slot to wait for its turn at a
@@ -226,11 +230,19 @@ func (r *run) staysInLine() bool {
 	return r.sit.Policy.OnLimit != OnLimitFallback && r.next().Fan <= 1
 }
 
+// turnWait is how long a call may wait for its turn, as in [backend.Request].
+func (r *run) turnWait(now time.Time) time.Duration {
+	if patience := r.patience(now); patience > 0 && r.sit.Policy.OnLimit != OnLimitFallback {
+		return patience
+	}
+	return -1
+}
+
 // patience is how long the job may wait in its slot for its turn at a backend:
 // the longer, the longer it has waited, so that none is handed back for ever.
-func (r *run) patience() time.Duration {
+func (r *run) patience(now time.Time) time.Duration {
 	hold := r.engine.hold
-	return min(hold+r.world.now().Sub(r.since), 5*hold)
+	return min(hold+now.Sub(r.since), 5*hold)
 }
 
 // rest is how long position i is left alone because of what it answered: for its
@@ -250,5 +262,10 @@ func (r *run) rest(i int, now time.Time) time.Duration {
 
 // opensRound reports whether nobody had more turns than c.
 func (r *run) opensRound(c *Candidate) bool {
-	return !slices.ContainsFunc(r.sit.Chain, func(other Candidate) bool { return !other.Degraded && other.Rounds > c.Rounds })
+	for i := range r.sit.Chain {
+		if other := &r.sit.Chain[i]; !other.Degraded && other.Rounds > c.Rounds {
+			return false
+		}
+	}
+	return true
 }

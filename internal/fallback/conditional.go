@@ -54,7 +54,7 @@ func (e *conditionError) Error() string { return fmt.Sprintf("condition %d: %s",
 func (e *conditionError) Unwrap() error { return e.err }
 
 // Next implements [Strategy].
-func (conditional) Next(s *Situation) Move { return Move{Order: byRounds(s.Chain)} }
+func (conditional) Next(s *Situation) Move { return s.walk() }
 
 // GoesOn implements [Judge].
 func (c conditional) GoesOn(s *Situation) bool {

@@ -102,6 +102,7 @@ func New(cfg Config) (*Engine, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
+	e.lineUp()
 	return e, nil
 }
 
@@ -134,11 +135,11 @@ func (e *Engine) check(r *Route) []error {
 	if r.Strategy == Random && r.Enabled && !r.weighs(r.Chain) {
 		errs = append(errs, fmt.Errorf("WEIGHTS: %w", errNoWeight))
 	}
-	newStrategy, ok := e.strategies[r.Strategy]
-	if !ok {
+	var ok bool
+	if r.newStrategy, ok = e.strategies[r.Strategy]; !ok {
 		return append(errs, fmt.Errorf("STRATEGY: %s", e.unknownStrategy(r.Strategy)))
 	}
-	if _, err := newStrategy(&r.Policy); err != nil {
+	if _, err := r.newStrategy(&r.Policy); err != nil {
 		errs = append(errs, fmt.Errorf("STRATEGY: %w", err))
 	}
 	return errs

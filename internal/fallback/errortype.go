@@ -16,7 +16,7 @@ func newErrorType(p *Policy) (Strategy, error) {
 // Next implements [Strategy].
 func (errorType) Next(s *Situation) Move {
 	if s.Failure == nil {
-		return Move{Order: byRounds(s.Chain)}
+		return s.walk()
 	}
 	order := s.mapped()
 	sortByRounds(order, s.Chain)

@@ -41,12 +41,12 @@ func (e *Engine) Explain(ctx context.Context, t Task, answer func(name string, n
 	alone := *e
 	alone.fit, alone.accept = newFit(), nil
 	w := &pretended{clock: time.Now(), deadline: t.Deadline}
-	plan := *t.Plan
-	plan.chain = slices.Clone(plan.chain)
-	for i, b := range plan.chain {
-		d, ok := b.(backend.Degrader)
-		plan.chain[i] = &pretender{name: b.Name(), degraded: ok && d.Degraded(), world: w, answer: answer}
+	plan, pretend := *t.Plan, *t.Plan.lineup
+	pretend.chain = slices.Clone(pretend.chain)
+	for i, c := range pretend.candidates {
+		pretend.chain[i] = &pretender{name: c.Name, degraded: c.Degraded, world: w, answer: answer}
 	}
+	plan.lineup = &pretend
 	t.Plan = &plan
 	x := Explanation{Start: w.clock}
 	for {
@@ -55,7 +55,7 @@ func (e *Engine) Explain(ctx context.Context, t Task, answer func(name string, n
 			x.Outcome = Outcome{Err: &backend.Error{Class: backend.InvalidJob, Message: err.Error(), Cause: err}}
 			return x
 		}
-		x.Outcome = r.loop(ctx)
+		x.Outcome = *r.loop(ctx)
 		if x.Outcome.Wait == nil || len(x.Waits) == maxWaits {
 			return x
 		}

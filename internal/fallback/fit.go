@@ -2,6 +2,7 @@ package fallback
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,12 +24,16 @@ const (
 type fit struct {
 	any atomic.Bool // something is remembered: most fleets never need the rest
 
-	mu   sync.Mutex // guards said
-	said map[kind]tooBig
+	mu    sync.Mutex                 // guards everything below
+	said  map[kind]map[string]tooBig // by the backend's name
+	words int                        // in all of it
 }
 
 // kind is what jobs have in common that a backend can take or not.
-type kind struct{ backend, url, model string }
+type kind struct{ url, model string }
+
+// kindOf is the kind of a request.
+func kindOf(req *backend.Request) kind { return kind{req.URL, req.Model} }
 
 // tooBig is a backend's word on a job that it cannot take.
 type tooBig struct {
@@ -37,7 +42,7 @@ type tooBig struct {
 	until time.Time
 }
 
-func newFit() *fit { return &fit{said: make(map[kind]tooBig)} }
+func newFit() *fit { return &fit{said: make(map[kind]map[string]tooBig)} }
 
 // isUnfit reports whether a failure of a class says that the backend can never
 // take this request, however often it is asked.
@@ -65,72 +70,98 @@ func (r *run) learn(c *call) {
 	if guess.Media {
 		return // what is too big in it says nothing about text
 	}
-	f := r.engine.fit
-	k, word := kind{r.sit.Chain[c.at].Name, req.URL, req.Model}, tooBig{size: guess.Input + guess.Output, until: c.ended.Add(fitAge)}
+	word := tooBig{size: guess.Input + guess.Output, until: c.ended.Add(fitAge)}
 	why := "the backend cannot take a job of this size"
 	if c.err.Limit > 0 && c.err.Requested > 0 {
 		why = fmt.Sprintf("the backend takes %d tokens, and was asked for %d by a job that was not bigger", c.err.Limit, c.err.Requested)
 	}
 	word.err = &backend.Error{Class: c.err.Class, Message: why}
+	r.engine.fit.add(kindOf(req), c.name, word, c.ended)
+}
+
+// add remembers a word, unless a stricter one holds.
+func (f *fit) add(k kind, name string, word tooBig, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if known, ok := f.said[k]; ok && known.size < word.size && c.ended.Before(known.until) {
+	known, ok := f.said[k][name]
+	if ok && known.size < word.size && now.Before(known.until) {
 		return
 	}
-	if _, ok := f.said[k]; !ok && len(f.said) >= maxFit {
-		clear(f.said)
+	if !ok {
+		if f.words >= maxFit {
+			clear(f.said)
+			f.words = 0
+		}
+		f.words++
 	}
-	f.said[k] = word
+	if f.said[k] == nil {
+		f.said[k] = make(map[string]tooBig)
+	}
+	f.said[k][name] = word
 	f.any.Store(true)
 }
 
 // fits takes note that a backend has answered a job: what it said of jobs that
 // are not bigger is not true any more.
-func (f *fit) fits(t *Task, name string) {
-	if !f.any.Load() {
+func (f *fit) fits(req *backend.Request, name string) {
+	k := kindOf(req)
+	f.mu.Lock()
+	known, ok := f.said[k][name]
+	f.mu.Unlock()
+	if !ok {
 		return
 	}
-	k := kind{name, t.Request.URL, t.Request.Model}
+	answered := size(req) // which reads the body
+	if answered < known.size {
+		return
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if known, ok := f.said[k]; ok && size(&t.Request) >= known.size {
-		delete(f.said, k)
+	if known, ok = f.said[k][name]; ok && answered >= known.size {
+		f.words--
+		if delete(f.said[k], name); len(f.said[k]) == 0 {
+			delete(f.said, k)
+		}
 	}
 }
 
-// refusal is what a backend said of a job like this that was not bigger; nil when
-// it said nothing.
-func (f *fit) refusal(k kind, req *backend.Request) *backend.Error {
+// refusals are what backends said of jobs like this that were not bigger; nil
+// when none said anything.
+func (f *fit) refusals(req *backend.Request) map[string]*backend.Error {
 	f.mu.Lock()
-	known, ok := f.said[k]
+	said := maps.Clone(f.said[kindOf(req)])
 	f.mu.Unlock()
-	if !ok || !time.Now().Before(known.until) || size(req) < known.size {
-		return nil
+	var refusals map[string]*backend.Error
+	now := time.Now()
+	for name, word := range said {
+		if !now.Before(word.until) || size(req) < word.size {
+			continue
+		}
+		if refusals == nil {
+			refusals = make(map[string]*backend.Error, len(said))
+		}
+		refusals[name] = word.err
 	}
-	return known.err
+	return refusals
 }
 
 // recallFit marks the backends that are known to be too small for the job, as
 // long as another one of the chain is left: sizes are estimates.
 func (r *run) recallFit() {
-	f := r.engine.fit
-	if !f.any.Load() {
+	refusals := r.engine.fit.refusals(&r.task.Request)
+	if len(refusals) == 0 {
 		return
 	}
-	refusals, others := make([]*backend.Error, len(r.sit.Chain)), 0
-	for i, c := range r.sit.Chain {
-		if c.Degraded {
-			continue
-		}
-		refusals[i] = f.refusal(kind{c.Name, r.task.Request.URL, r.task.Request.Model}, &r.task.Request)
-		if refusals[i] == nil && slices.Contains(r.next().Order, i) {
-			others++
-		}
-	}
-	if others == 0 {
+	others := slices.ContainsFunc(r.next().Order, func(i int) bool {
+		c := &r.sit.Chain[i]
+		return !c.Degraded && refusals[c.Name] == nil
+	})
+	if !others {
 		return
 	}
-	for i, err := range refusals {
-		r.sit.Chain[i].unfit = err
+	for i := range r.sit.Chain {
+		if c := &r.sit.Chain[i]; !c.Degraded && refusals[c.Name] != nil {
+			r.change(i).unfit = refusals[c.Name]
+		}
 	}
 }

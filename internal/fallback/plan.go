@@ -21,11 +21,10 @@ type Plan struct {
 	// Budget is the time the job has from its first delivery; 0 means no limit.
 	Budget time.Duration
 
+	*lineup
+
 	job      *job.Job
-	chain    []backend.Backend // and what only ERROR_MAPPINGS name
-	own      int               // how many of them are the chain
 	strategy NewStrategy
-	retries  []int // by position
 }
 
 // Chain names the backends the plan may ask, in order.
@@ -58,34 +57,11 @@ func (e *Engine) Plan(j *job.Job) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{Route: route.Name, Policy: route.Policy, job: j}
-	if err := overlay(&p.Policy, j.Policy); err != nil {
-		return nil, err
-	}
-	if err := e.checkPolicy(j.Policy); err != nil {
-		return nil, err
-	}
-	names := route.Chain
-	if len(j.Chain) > 0 {
-		names = j.Chain
-		if err := e.checkChain(names); err != nil {
+	p := &Plan{Route: route.Name, Policy: route.Policy, job: j, lineup: route.lineup, strategy: route.newStrategy}
+	if j.Policy != nil || len(j.Chain) > 0 || j.Primary != "" {
+		if err := e.adapt(p, route); err != nil {
 			return nil, err
 		}
-	}
-	if _, ok := e.backends[j.Primary]; j.Primary != "" && !ok {
-		return nil, &job.FieldError{Field: "primary", Reason: e.unknownBackend(j.Primary)}
-	}
-	names = promote(names, j.Primary)
-	if !p.Policy.Enabled {
-		names = names[:1]
-	}
-	e.gather(p, names)
-	if p.Policy.Strategy == Random && p.Policy.Enabled && !p.Policy.weighs(names) {
-		return nil, &job.FieldError{Field: "policy.weights", Reason: errNoWeight.Error()}
-	}
-	var ok bool
-	if p.strategy, ok = e.strategies[p.Policy.Strategy]; !ok {
-		return nil, &job.FieldError{Field: "policy.strategy", Reason: e.unknownStrategy(p.Policy.Strategy)}
 	}
 	if _, err := p.strategy(&p.Policy); err != nil {
 		return nil, &job.FieldError{Field: "policy.strategy", Reason: err.Error()}
@@ -97,23 +73,40 @@ func (e *Engine) Plan(j *job.Job) (*Plan, error) {
 	return p, nil
 }
 
-// gather fills in the backends of a chain, and behind them those that only the
-// error mappings name.
-func (e *Engine) gather(p *Plan, names []string) {
-	p.own = len(names)
-	if p.Policy.Enabled {
-		for _, class := range slices.Sorted(maps.Keys(p.Policy.ErrorMappings)) {
-			for _, name := range p.Policy.ErrorMappings[class] {
-				if !slices.Contains(names, name) {
-					names = append(slices.Clip(names), name)
-				}
-			}
+// adapt makes of the route's plan that of a job with settings of its own.
+func (e *Engine) adapt(p *Plan, route *Route) error {
+	j := p.job
+	if err := overlay(&p.Policy, j.Policy); err != nil {
+		return err
+	}
+	if err := e.checkPolicy(j.Policy); err != nil {
+		return err
+	}
+	names := route.Chain
+	if len(j.Chain) > 0 {
+		names = j.Chain
+		if err := e.checkChain(names); err != nil {
+			return err
 		}
 	}
-	for _, name := range names {
-		p.chain = append(p.chain, e.backends[name])
-		p.retries = append(p.retries, e.retries[name])
+	if _, ok := e.backends[j.Primary]; j.Primary != "" && !ok {
+		return &job.FieldError{Field: "primary", Reason: e.unknownBackend(j.Primary)}
 	}
+	names = promote(names, j.Primary)
+	if !p.Policy.Enabled {
+		names = names[:1]
+	}
+	if len(j.Chain) > 0 || j.Primary != "" || j.Policy.Enabled != nil || j.Policy.ErrorMappings != nil {
+		p.lineup = e.lineup(names, &p.Policy)
+	}
+	if p.Policy.Strategy == Random && p.Policy.Enabled && !p.Policy.weighs(names) {
+		return &job.FieldError{Field: "policy.weights", Reason: errNoWeight.Error()}
+	}
+	var ok bool
+	if p.strategy, ok = e.strategies[p.Policy.Strategy]; !ok {
+		return &job.FieldError{Field: "policy.strategy", Reason: e.unknownStrategy(p.Policy.Strategy)}
+	}
+	return nil
 }
 
 // checkChain checks the chain of a job.

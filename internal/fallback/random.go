@@ -25,7 +25,8 @@ func (random) Next(s *Situation) Move {
 	draw := rand.New(rand.NewPCG(s.Seed, 0))
 	keys := make([]float64, len(s.Chain))
 	order := make([]int, 0, len(s.Chain))
-	for i, c := range s.Chain {
+	for i := range s.Chain {
+		c := &s.Chain[i]
 		weight := s.Policy.weight(c.Name)
 		keys[i] = -math.Log(1-draw.Float64()) / weight
 		if c.Name == s.Job.Primary || !s.Policy.Enabled {

@@ -1,6 +1,7 @@
 package fallback
 
 import (
+	"slices"
 	"time"
 
 	"understudy/internal/backend"
@@ -32,9 +33,25 @@ func (r *run) unasked() int {
 	return n
 }
 
-// wanted are the positions that the strategy wants; when a retry is due and no
-// other model may be asked, that and the degraded backends.
+// wanted are the positions that may be asked, the most wanted first: those that
+// the strategy wants, and before them the one that a pause was made for.
 func (r *run) wanted() []int {
+	if r.over {
+		return nil
+	}
+	order := r.allowed()
+	at := slices.Index(order, r.promised)
+	if at <= 0 {
+		return order
+	}
+	first := make([]int, 1, len(order)) // the order may be all jobs'
+	first[0] = r.promised
+	return append(append(first, order[:at]...), order[at+1:]...)
+}
+
+// allowed are the positions that the strategy wants; when a retry is due and no
+// other model may be asked, that and the degraded backends.
+func (r *run) allowed() []int {
 	order := r.next().Order
 	if r.retry < 0 || r.goesOn() {
 		return order
@@ -54,8 +71,8 @@ func (r *run) retryIn(now time.Time) (time.Duration, bool) {
 	if r.retry < 0 {
 		return 0, false
 	}
-	pause := max(r.closedFor(r.retry), r.rest(r.retry, now))
-	return pause, r.paused+pause <= r.engine.hold && (pause > 0 || r.room(r.retry) <= 0)
+	pause := max(r.closedFor(r.retry, now), r.rest(r.retry, now))
+	return pause, r.paused+pause <= r.engine.hold && (pause > 0 || r.room(r.retry, now) <= 0)
 }
 
 // turn is how often position i was called already, for the length of its backoff:

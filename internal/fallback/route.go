@@ -34,6 +34,10 @@ type Route struct {
 	// Chain names the backends in order; empty means all of them.
 	Chain []string
 	Policy
+
+	// What an engine has made of it.
+	lineup      *lineup
+	newStrategy NewStrategy
 }
 
 // Policy says how a chain is walked. [DefaultPolicy] is the documented default;
@@ -100,7 +104,7 @@ func DefaultPolicy() Policy {
 
 // validate returns every problem of the policy; each starts with the name of
 // the setting.
-func (p Policy) validate() (errs []error) {
+func (p *Policy) validate() (errs []error) {
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if p.MaxAttempts < 0 || p.MaxAttempts > job.MaxAttempts {
 		bad("MAX_ATTEMPTS: %d is not between 0 and %d", p.MaxAttempts, job.MaxAttempts)
@@ -144,7 +148,7 @@ func ends(class backend.Class) bool {
 
 // goesOn reports whether the chain goes on after a failure of this class and
 // HTTP status.
-func (p Policy) goesOn(class backend.Class, status int) bool {
+func (p *Policy) goesOn(class backend.Class, status int) bool {
 	if !p.Enabled || ends(class) {
 		return false
 	}

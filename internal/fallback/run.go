@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -42,31 +43,6 @@ type Task struct {
 	Observer Observer
 }
 
-// Wait says that nothing can be called now.
-type Wait struct {
-	// Until is the earliest moment at which something can, or later: see [Engine.Run].
-	Until time.Time
-	// Why is a clause for people.
-	Why string
-}
-
-// Outcome is how a run ended: exactly one of Response, Err and Wait is set.
-type Outcome struct {
-	// Response is the accepted answer, of Backend.
-	Response *backend.Response
-	Backend  string
-	// Err is the failure that decided the job. Class [backend.Canceled] means
-	// that the context was cancelled, [backend.Expired] that the time is up.
-	Err *backend.Error
-	// Wait tells the caller to hand the job back and come again.
-	Wait *Wait
-	// Trail is everything that was attempted, earlier deliveries included.
-	Trail []job.Attempt
-	// First and Last are the first and the last failed call, those left out that
-	// were cancelled; nil without one.
-	First, Last *job.Failure
-}
-
 // Run carries out the plan of one job. It blocks until there is an answer, the
 // job has failed, nothing can be called for longer than the hold, the deadline
 // has passed or ctx is done. A call that runs then is ended, and what it failed
@@ -91,23 +67,19 @@ func (e *Engine) Run(ctx context.Context, t Task) Outcome {
 	if err != nil {
 		return Outcome{Err: &backend.Error{Class: backend.InvalidJob, Message: err.Error(), Cause: err}, Trail: t.Trail}
 	}
-	return r.loop(ctx)
+	return *r.loop(ctx)
 }
-
-// The limits of how much longer than it must a handed-back job stays away.
-const (
-	minWait = time.Second
-	maxWait = 15 * time.Second
-)
 
 // run is one job under way.
 type run struct {
 	engine   *Engine
-	task     *Task
+	task     Task
 	world    world
 	strategy Strategy
 	sit      Situation
-	move     *Move         // the strategy's word on the situation; nil when it was not asked yet
+	move     Move          // the strategy's word on the situation, if it was asked already
+	asked    bool          // it was
+	mine     bool          // the situation's chain belongs to this run: see change
 	retry    int           // the position that is called again before another is; -1 for none
 	promised int           // the position that a pause was made for; -1 for none
 	running  int           // calls under way
@@ -122,6 +94,8 @@ type run struct {
 	stopped  bool          // no model is called any more
 	told     bool          // the trail says already how the job stopped
 	last     *backend.Error
+	measure  backend.Measure // of the request
+	out      Outcome
 
 	mu    sync.Mutex // guards what calls that run at once share
 	trail []job.Attempt
@@ -134,21 +108,32 @@ func newRun(e *Engine, t *Task, w world) (*run, error) {
 	if err != nil {
 		return nil, &job.FieldError{Field: "policy.strategy", Reason: err.Error()}
 	}
-	r := &run{engine: e, task: t, world: w, strategy: strategy, since: w.now(), retry: -1, promised: -1}
+	r := &run{engine: e, task: *t, world: w, strategy: strategy, since: w.now(), retry: -1, promised: -1}
+	r.task.Request.Keep(&r.measure)
 	r.sit = Situation{
-		Policy: policy, Job: t.Plan.job, Route: t.Plan.Route, Chain: make([]Candidate, len(t.Plan.chain)), Position: -1, Seed: seed(t.Request.JobID),
+		Policy: policy, Job: t.Plan.job, Route: t.Plan.Route, Chain: t.Plan.candidates, order: t.Plan.order,
+		Position: -1, Seed: seed(t.Request.JobID),
 	}
-	for i, b := range t.Plan.chain {
-		d, ok := b.(backend.Degrader)
-		r.sit.Chain[i] = Candidate{Name: b.Name(), Degraded: ok && d.Degraded(), Mapped: i >= t.Plan.own}
+	if e.fit.any.Load() {
+		r.recallFit()
 	}
-	r.recallFit()
-	r.replay(t.Trail)
+	if r.trail = slices.Clone(t.Trail); len(r.trail) > 0 {
+		r.replay()
+	}
 	return r, nil
 }
 
+// change returns position i, to be changed. Until the first change the chain is
+// the plan's, which other jobs share.
+func (r *run) change(i int) *Candidate {
+	if !r.mine {
+		r.sit.Chain, r.mine = slices.Clone(r.sit.Chain), true
+	}
+	return &r.sit.Chain[i]
+}
+
 // loop asks one backend after the other, or several at once.
-func (r *run) loop(ctx context.Context) Outcome {
+func (r *run) loop(ctx context.Context) *Outcome {
 	for {
 		if err := r.interrupted(ctx); err != nil {
 			return r.fail(err)
@@ -161,41 +146,51 @@ func (r *run) loop(ctx context.Context) Outcome {
 			return r.fail(r.last)
 		case found.pause <= 0:
 			r.skip(found.passed, job.NextFallback)
-			won, final := r.ask(ctx, found)
+			won, final := r.ask(ctx, &found)
 			if won != nil {
-				return Outcome{Response: won.resp, Backend: r.sit.Chain[won.at].Name, Trail: r.trail}
+				return r.answered(won)
 			}
 			if final != nil {
 				return r.fail(final)
 			}
-		case found.queued:
-			r.skip(found.passed, job.NextWait)
-			return r.queue(found)
-		case r.beyond(found.pause):
-			r.skip(found.passed, job.NextStop)
-			return r.fail(r.tooLate())
-		case r.paused+found.pause > r.engine.hold:
-			r.skip(found.passed, job.NextWait)
-			return r.wait(found.pause)
 		default:
-			r.skip(found.passed, job.NextWait)
-			if r.world.sleep(ctx, found.pause) {
-				r.paused += found.pause
-				r.promised = found.at
+			if end := r.pause(ctx, &found); end != nil {
+				return end
 			}
 		}
 	}
 }
 
+// pause waits for the position found, or ends the run where that is not for here.
+func (r *run) pause(ctx context.Context, found *look) *Outcome {
+	switch {
+	case found.queued:
+		r.skip(found.passed, job.NextWait)
+		return r.queue(found)
+	case r.beyond(found.pause):
+		r.skip(found.passed, job.NextStop)
+		return r.fail(r.tooLate())
+	case r.paused+found.pause > r.engine.hold:
+		r.skip(found.passed, job.NextWait)
+		return r.wait(found.pause)
+	}
+	r.skip(found.passed, job.NextWait)
+	if r.world.sleep(ctx, found.pause) {
+		r.paused += found.pause
+		r.promised = found.at
+	}
+	return nil
+}
+
 // ask calls the position found, or lets it and others race. It returns the call
 // that won, or the failure with which the job ends; neither when it goes on.
-func (r *run) ask(ctx context.Context, found look) (won *call, final *backend.Error) {
+func (r *run) ask(ctx context.Context, found *look) (won *call, final *backend.Error) {
 	r.promised = -1
 	if r.next().Fan > 1 && !r.sit.Chain[found.at].Degraded {
 		return r.volley(ctx, found)
 	}
-	c := &call{at: found.at, since: r.since, wait: found.wait}
-	r.attempt(ctx, c)
+	c := r.newCall(found)
+	c.attempt(ctx)
 	if c.err == nil {
 		r.succeed(c)
 		return c, nil
@@ -205,12 +200,13 @@ func (r *run) ask(ctx context.Context, found look) (won *call, final *backend.Er
 
 // next is the strategy's word on the situation.
 func (r *run) next() *Move {
-	if r.move == nil {
-		move := r.strategy.Next(&r.sit)
-		move.Order = r.inOrder(move.Order)
-		r.move = &move
+	if !r.asked {
+		r.move, r.asked = r.strategy.Next(&r.sit), true
+		if !r.move.whole {
+			r.move.Order = r.inOrder(r.move.Order)
+		}
 	}
-	return r.move
+	return &r.move
 }
 
 // interrupted tells whether the job's context is done, and as which class.
@@ -243,7 +239,7 @@ func (r *run) tooLate() *backend.Error {
 // failure with which the job ends, nil when it goes on.
 func (r *run) settle(ctx context.Context, c *call) *backend.Error {
 	err := c.err
-	if c.entry == nil { // refused between the look and the call, or never left
+	if !c.left { // refused between the look and the call, or never left
 		r.turnedAway(c)
 		return nil
 	}
@@ -273,10 +269,10 @@ func (r *run) settle(ctx context.Context, c *call) *backend.Error {
 // nothing but that it was asked.
 func (r *run) note(i int, err *backend.Error, started, ended time.Time) {
 	again := i >= 0 && i == r.sit.Position && r.task.Plan.retries[i] > 0 && r.next().Fan <= 1
-	r.move = nil
+	r.asked = false
 	var c *Candidate
 	if i >= 0 {
-		c = &r.sit.Chain[i]
+		c = r.change(i)
 		c.Tries++
 		c.skipped = ""
 	}
@@ -356,40 +352,4 @@ func (r *run) follow(i int) (job.Next, *backend.Error) {
 	default:
 		return job.NextFallback, nil
 	}
-}
-
-// fail ends the job.
-func (r *run) fail(err *backend.Error) Outcome {
-	if err == nil { // a chain without anybody to ask
-		err = &backend.Error{Class: backend.CircuitOpen, Message: "no backend of the chain can be called"}
-	}
-	first, last := failures(r.happened())
-	return Outcome{Err: err, Trail: r.trail, First: first, Last: last}
-}
-
-// wait hands the job back, for at least as long as it has waited already.
-func (r *run) wait(pause time.Duration) Outcome {
-	least := min(max(r.world.now().Sub(r.since), minWait), maxWait)
-	if !r.task.Deadline.IsZero() {
-		least = min(least, r.task.Deadline.Sub(r.world.now())/2)
-	}
-	return r.handBack(max(pause, least), "no backend of the chain can be called now")
-}
-
-// queue hands the job back until its turn within the limits of a backend comes.
-func (r *run) queue(found look) Outcome {
-	pause := found.pause
-	if limited, ok := r.task.Plan.chain[found.at].(backend.Limited); ok {
-		pause = limited.Defer(&r.task.Request)
-	}
-	if !r.task.Deadline.IsZero() {
-		pause = min(pause, r.task.Deadline.Sub(r.world.now())/2)
-	}
-	return r.handBack(pause, "the limits of "+r.sit.Chain[found.at].Name+" leave no room now")
-}
-
-func (r *run) handBack(pause time.Duration, why string) Outcome {
-	first, last := failures(r.happened())
-	w := &Wait{Until: r.world.now().Add(pause), Why: why}
-	return Outcome{Wait: w, Trail: r.trail, First: first, Last: last}
 }

@@ -4,4 +4,4 @@ package fallback
 type sequential struct{}
 
 // Next implements [Strategy].
-func (sequential) Next(s *Situation) Move { return Move{Order: byRounds(s.Chain)} }
+func (sequential) Next(s *Situation) Move { return s.walk() }

@@ -51,6 +51,8 @@ type Move struct {
 	// Stagger is the pause between the starts of calls that run at once; 0
 	// starts all of them together. A call that fails lets the next start at once.
 	Stagger time.Duration
+
+	whole bool // Order is Situation.order: there is nothing to put right
 }
 
 // Situation is what a strategy knows when it is asked. It must not be changed.
@@ -73,6 +75,8 @@ type Situation struct {
 	Calls int
 	// Seed is drawn from the job's id: it is the same wherever the job goes on.
 	Seed uint64
+
+	order []int // the positions of the chain itself, shared by all jobs of a route
 }
 
 // Class is the class of the last failed call of a model, empty when there was
@@ -89,11 +93,21 @@ func (s *Situation) Class() backend.Class {
 func (s *Situation) mapped() []int {
 	var at []int
 	for _, name := range s.Policy.ErrorMappings[s.Class()] {
-		if i := slices.IndexFunc(s.Chain, func(c Candidate) bool { return c.Name == name }); i >= 0 {
+		if i := s.position(name); i >= 0 {
 			at = append(at, i)
 		}
 	}
 	return at
+}
+
+// position is where in the chain a backend is, -1 for nowhere.
+func (s *Situation) position(name string) int {
+	for i := range s.Chain {
+		if s.Chain[i].Name == name {
+			return i
+		}
+	}
+	return -1
 }
 
 // Candidate is one backend of a chain in the course of one job.
@@ -131,6 +145,14 @@ func Strategies() map[string]NewStrategy {
 		Parallel:    func(*Policy) (Strategy, error) { return parallel{}, nil },
 		Conditional: newConditional,
 	}
+}
+
+// walk is the move that walks the chain in order and starts again at its head.
+func (s *Situation) walk() Move {
+	if s.Failure == nil && s.order != nil { // nobody was called yet
+		return Move{Order: s.order, whole: true}
+	}
+	return Move{Order: byRounds(s.Chain)}
 }
 
 // byRounds returns the positions of the chain, the least called first and in

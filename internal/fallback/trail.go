@@ -22,15 +22,15 @@ func (r *run) skip(over []passed, next job.Next) {
 		return
 	}
 	for _, p := range over {
-		c := &r.sit.Chain[p.at]
-		if c.skipped == p.class {
+		if r.sit.Chain[p.at].skipped == p.class {
 			continue
 		}
+		c := r.change(p.at)
 		c.skipped = p.class
-		class := string(p.class)
-		a := job.Attempt{
+		class, follows := string(p.class), next
+		a := &job.Attempt{
 			N: r.number(), Backend: c.Name, Outcome: job.OutcomeSkipped, Class: &class, Error: &p.why,
-			StartedAt: r.world.now(), Next: &next,
+			StartedAt: r.world.now(), Next: &follows,
 		}
 		if p.pause > 0 {
 			a.RetryAfterMS = new(p.pause.Milliseconds())
@@ -49,44 +49,63 @@ func (r *run) number() int {
 
 // record adds an entry to the trail, which is in the order of the numbers, and
 // tells the observer.
-func (r *run) record(a job.Attempt) {
+func (r *run) record(a *job.Attempt) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.add(a)
+	r.task.Observer.Ended(*a)
+}
+
+// add puts an entry where its number belongs. r.mu is held.
+func (r *run) add(a *job.Attempt) {
 	at := len(r.trail)
 	for at > 0 && r.trail[at-1].N > a.N { // of calls that ran at once
 		at--
 	}
-	r.trail = slices.Insert(r.trail, at, a)
+	r.trail = append(r.trail, *a)
+	if at < len(r.trail)-1 {
+		copy(r.trail[at+1:], r.trail[at:])
+		r.trail[at] = *a
+	}
+	if len(r.trail) > maxTrail {
+		r.shorten()
+	}
+}
+
+// shorten drops what is too much of the trail.
+func (r *run) shorten() {
 	for len(r.trail) > max(maxTrail, r.task.Plan.MaxAttempts()) {
-		drop := 1 + slices.IndexFunc(r.trail[1:], func(a job.Attempt) bool { return !counts(a) && a.Outcome != job.OutcomeSucceeded })
-		if drop == 0 || drop == len(r.trail)-1 {
+		drop := 1
+		for drop < len(r.trail) && (counts(&r.trail[drop]) || r.trail[drop].Outcome == job.OutcomeSucceeded) {
+			drop++
+		}
+		if drop >= len(r.trail)-1 {
 			drop = len(r.trail) / 2
 		}
 		r.trail = slices.Delete(r.trail, drop, drop+1)
 	}
-	r.task.Observer.Ended(a)
 }
 
 // counts reports whether an entry is a failed call that may cost an attempt. One
 // that was cancelled (the worker was stopped) costs none and says nothing about
 // the backend, and no more does one that a crash made unknowable.
-func counts(a job.Attempt) bool {
+func counts(a *job.Attempt) bool {
 	cancelled := a.Class != nil && backend.Class(*a.Class) == backend.Canceled
 	return a.Outcome == job.OutcomeFailed && (!cancelled || !stops(a))
 }
 
 // stops reports whether the job ended with an entry, or its worker did.
-func stops(a job.Attempt) bool { return a.Next == nil || *a.Next == job.NextStop }
+func stops(a *job.Attempt) bool { return a.Next == nil || *a.Next == job.NextStop }
 
 // replay brings the run to where earlier deliveries left the job.
-func (r *run) replay(trail []job.Attempt) {
-	r.trail = slices.Clone(trail)
+func (r *run) replay() {
 	told := r.happened()
-	for _, a := range told {
+	for at := range told {
+		a := &told[at]
 		r.n = max(r.n, a.N)
-		i := slices.IndexFunc(r.sit.Chain, func(c Candidate) bool { return c.Name == a.Backend })
+		i := r.sit.position(a.Backend)
 		if i >= 0 && a.Outcome == job.OutcomeSkipped && a.Class != nil {
-			r.sit.Chain[i].skipped = backend.Class(*a.Class)
+			r.change(i).skipped = backend.Class(*a.Class)
 		}
 		if a.CostUSD != nil {
 			r.cost += *a.CostUSD
@@ -95,10 +114,10 @@ func (r *run) replay(trail []job.Attempt) {
 			r.replayFailure(i, a)
 		}
 	}
-	if n := len(told); n > 0 {
-		r.told = counts(told[n-1]) && stops(told[n-1])
-	}
-	for _, a := range slices.Backward(told) {
+	newest := &told[len(told)-1]
+	r.told = counts(newest) && stops(newest)
+	for at := range slices.Backward(told) {
+		a := &told[at]
 		if a.Next == nil || *a.Next != job.NextWait {
 			break
 		}
@@ -119,16 +138,16 @@ func (r *run) happened() []job.Attempt {
 	}
 	told := slices.Clone(r.trail)
 	slices.SortStableFunc(told, func(a, b job.Attempt) int {
-		if order := ended(a).Truncate(time.Millisecond).Compare(ended(b).Truncate(time.Millisecond)); order != 0 {
+		if order := ended(&a).Truncate(time.Millisecond).Compare(ended(&b).Truncate(time.Millisecond)); order != 0 {
 			return order
 		}
-		return cmp.Compare(waits(a), waits(b))
+		return cmp.Compare(waits(&a), waits(&b))
 	})
 	return told
 }
 
 // waits is 1 for an entry after which the job did not go on at once.
-func waits(a job.Attempt) int {
+func waits(a *job.Attempt) int {
 	if a.Next != nil && *a.Next != job.NextFallback {
 		return 1
 	}
@@ -136,7 +155,7 @@ func waits(a job.Attempt) int {
 }
 
 // replayFailure takes one failed call into account.
-func (r *run) replayFailure(i int, a job.Attempt) {
+func (r *run) replayFailure(i int, a *job.Attempt) {
 	err := &backend.Error{Backend: a.Backend, Status: a.Status, Model: a.Model, Code: a.Code, Type: a.Type}
 	if a.Class != nil {
 		err.Class = backend.Class(*a.Class)
@@ -154,14 +173,15 @@ func (r *run) replayFailure(i int, a job.Attempt) {
 }
 
 // ended is when the call of an entry ended.
-func ended(a job.Attempt) time.Time {
+func ended(a *job.Attempt) time.Time {
 	return a.StartedAt.Add(time.Duration(a.DurationMS) * time.Millisecond)
 }
 
 // failures returns the first and the last failed call of a trail, cancelled ones
 // left out, nil without one.
 func failures(trail []job.Attempt) (first, last *job.Failure) {
-	for _, a := range trail {
+	for i := range trail {
+		a := &trail[i]
 		if !counts(a) {
 			continue
 		}

@@ -44,14 +44,14 @@ type volley struct {
 // volley makes calls that run at once, the first of the position found, until one
 // succeeds, all have failed, or the job has ended. No call is left when it
 // returns.
-func (r *run) volley(ctx context.Context, found look) (won *call, final *backend.Error) {
+func (r *run) volley(ctx context.Context, found *look) (won *call, final *backend.Error) {
 	racing, lose := context.WithCancelCause(ctx)
 	defer lose(nil)
 	stagger := r.next().Stagger
 	v := &volley{run: r, racing: racing, lose: lose, stagger: stagger, race: r.world.race(racing, stagger)}
 	defer v.race.stop()
 	for i := range r.sit.Chain {
-		r.sit.Chain[i].flown = false
+		r.change(i).flown = false
 	}
 	r.round = r.sit.Chain[found.at].Rounds
 	v.start(found)
@@ -74,12 +74,12 @@ func (r *run) volley(ctx context.Context, found look) (won *call, final *backend
 }
 
 // start starts the call of the position found.
-func (v *volley) start(found look) {
+func (v *volley) start(found *look) {
 	r := v.run
-	r.sit.Chain[found.at].flown = true
+	r.change(found.at).flown = true
 	r.running++
-	c := &call{at: found.at, since: r.since, wait: found.wait}
-	v.race.start(c, func() { r.attempt(v.racing, c) })
+	c := r.newCall(found)
+	v.race.start(c, func() { c.attempt(v.racing) })
 }
 
 // more starts the next call, or all of them where nothing is between them.
@@ -104,7 +104,7 @@ func (v *volley) startNext() bool {
 		return false
 	}
 	r.skip(found.passed, job.NextFallback)
-	v.start(found)
+	v.start(&found)
 	return true
 }
 
@@ -131,7 +131,7 @@ func (v *volley) end(ctx context.Context, c *call) {
 // lost records a call that another one beat, whatever it made of that. What it
 // cost is kept.
 func (v *volley) lost(c *call) {
-	if c.entry == nil {
+	if !c.left {
 		return
 	}
 	err := &backend.Error{Class: backend.Canceled, Message: "another backend answered first"}

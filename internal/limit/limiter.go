@@ -105,7 +105,7 @@ func (l *Limiter) Failing() bool { return l.health != nil && l.health.Failing() 
 // class [backend.Canceled] with the context's cause, and nothing was used. A
 // call that the limited backend refuses uses nothing either, and no more does one
 // that is refused because its turn is further away than req.MaxWait.
-func (l *Limiter) Complete(ctx context.Context, req *backend.Request) (*backend.Response, error) {
+func (l *Limiter) Complete(ctx context.Context, req *backend.Request) (resp *backend.Response, err error) {
 	if ctx.Err() != nil {
 		return nil, l.canceled(ctx, req)
 	}
@@ -123,10 +123,10 @@ func (l *Limiter) Complete(ctx context.Context, req *backend.Request) (*backend.
 		}
 		t = w.turn
 	}
-	out := outcome{panicked: true}
-	defer func() { l.settle(&t, &out) }()
-	resp, err := l.inner.Complete(ctx, req)
-	out.read(resp, err, l.name)
+	panicked := true
+	defer func() { l.settle(&t, resp, err, panicked) }()
+	resp, err = l.inner.Complete(ctx, req)
+	panicked = false
 	return resp, err
 }
 
@@ -140,16 +140,23 @@ func (l *Limiter) free(ctx context.Context, req *backend.Request) (*backend.Resp
 	if err == nil && (resp == nil || resp.Left == (backend.Allowances{})) {
 		return resp, nil
 	}
+	l.firstWord(req, start, resp, err)
+	return resp, err
+}
+
+// firstWord learns from the end of a call of which no limit was known whether
+// there is one.
+func (l *Limiter) firstWord(req *backend.Request, start time.Time, resp *backend.Response, err error) {
 	var out outcome
 	out.read(resp, err, l.name)
-	if out.left != (backend.Allowances{}) || out.class == backend.RateLimit && out.retry > 0 {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		t := turn{price: price{Estimate: req.Estimate(), silent: req.URL == job.URLEmbeddings}, start: start}
-		t.cost = l.cost(t.price)
-		l.learn(&t, &out, time.Now())
+	if out.left == (backend.Allowances{}) && (out.class != backend.RateLimit || out.retry <= 0) {
+		return
 	}
-	return resp, err
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := turn{price: l.estimate(req), start: start}
+	t.cost = l.cost(t.price)
+	l.learn(&t, &out, time.Now())
 }
 
 // canceled is the error of a call that did not get its turn.

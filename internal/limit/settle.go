@@ -31,7 +31,11 @@ func (o *outcome) read(resp *backend.Response, err error, name string) {
 }
 
 // settle takes the result of one call, once, whatever became of it.
-func (l *Limiter) settle(t *turn, out *outcome) {
+func (l *Limiter) settle(t *turn, resp *backend.Response, err error, panicked bool) {
+	out := outcome{panicked: panicked}
+	if !panicked {
+		out.read(resp, err, l.name)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
@@ -45,8 +49,8 @@ func (l *Limiter) settle(t *turn, out *outcome) {
 		defer l.tokens.ended(t.start)
 		l.heard = l.heard || out.status != 0
 		l.took.add(now.Sub(t.start).Seconds())
-		l.correct(t, out)
-		l.learn(t, out, now)
+		l.correct(t, &out)
+		l.learn(t, &out, now)
 	}
 	l.advance(now)
 }

@@ -1,6 +1,9 @@
 package worker
 
 import (
+	"maps"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,6 +40,8 @@ type metrics struct {
 	unknown      prometheus.Counter
 	waits        prometheus.Counter
 	blocked      *prometheus.GaugeVec // kind
+
+	calls series[string, *callMetrics] // by backend
 }
 
 // latencyBuckets are seconds: from a cache's answer to a long generation.
@@ -128,6 +133,7 @@ func newMetrics(reg prometheus.Registerer, labels metricLabels, dropped func() f
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "understudy_events_dropped_total", Help: "Events that could not be sent or stored.",
 		}, dropped))
+	m.calls.of = m.callsOf
 	m.createSeries(labels)
 	return m
 }
@@ -201,20 +207,85 @@ func (m *metrics) attempt(a *job.Attempt, operation string) {
 		status, errorType = *a.Class, *a.Class
 	}
 	seconds := (time.Duration(a.DurationMS) * time.Millisecond).Seconds()
-	m.requests.WithLabelValues(a.Backend, status).Inc()
-	m.duration.WithLabelValues(a.Backend).Observe(seconds)
-	m.wait.WithLabelValues(a.Backend).Observe(float64(a.WaitMS) / 1000)
-	m.operation.WithLabelValues(operation, a.Backend, errorType).Observe(seconds)
+	c := m.calls.get(a.Backend)
+	c.requests.get(status).Inc()
+	c.duration.Observe(seconds)
+	c.wait.Observe(float64(a.WaitMS) / 1000)
+	c.operation.get(operationKey{operation, errorType}).Observe(seconds)
 	if a.InputTokens != nil {
-		m.tokens.WithLabelValues(a.Backend, "input").Observe(float64(*a.InputTokens))
+		c.input().Observe(float64(*a.InputTokens))
 	}
 	if a.OutputTokens != nil {
-		m.tokens.WithLabelValues(a.Backend, "output").Observe(float64(*a.OutputTokens))
+		c.output().Observe(float64(*a.OutputTokens))
 	}
 	if a.FirstTokenMS != nil {
-		m.firstToken.WithLabelValues(a.Backend).Observe(float64(*a.FirstTokenMS) / 1000)
+		c.firstToken().Observe(float64(*a.FirstTokenMS) / 1000)
 	}
 	if a.CostUSD != nil && *a.CostUSD > 0 {
-		m.cost.WithLabelValues(a.Backend).Add(*a.CostUSD)
+		c.cost().Add(*a.CostUSD)
 	}
+}
+
+// series are values by a key, each made when it is first asked for. It is safe
+// for concurrent use. Keys come from closed sets: none is ever dropped.
+type series[K comparable, V any] struct {
+	of func(K) V // makes a value
+
+	known atomic.Pointer[map[K]V] // never changed, only replaced
+	mu    sync.Mutex              // held by who replaces it
+}
+
+// get returns the value of a key.
+func (s *series[K, V]) get(key K) V {
+	if known := s.known.Load(); known != nil {
+		if v, ok := (*known)[key]; ok {
+			return v
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := make(map[K]V)
+	if known := s.known.Load(); known != nil {
+		if v, ok := (*known)[key]; ok {
+			return v
+		}
+		next = maps.Clone(*known)
+	}
+	v := s.of(key)
+	next[key] = v
+	s.known.Store(&next)
+	return v
+}
+
+// callMetrics are the numbers of the calls of one backend. Looking them up by
+// their labels takes longer than counting: it is done once.
+type callMetrics struct {
+	duration   prometheus.Observer
+	wait       prometheus.Observer
+	requests   series[string, prometheus.Counter] // by status
+	operation  series[operationKey, prometheus.Observer]
+	input      func() prometheus.Observer // these appear with their first value
+	output     func() prometheus.Observer
+	firstToken func() prometheus.Observer
+	cost       func() prometheus.Counter
+}
+
+// operationKey is what distinguishes the operations of a backend.
+type operationKey struct{ name, errorType string }
+
+// callsOf resolves the numbers of the calls of a backend.
+func (m *metrics) callsOf(name string) *callMetrics {
+	c := &callMetrics{
+		duration:   m.duration.WithLabelValues(name),
+		wait:       m.wait.WithLabelValues(name),
+		input:      sync.OnceValue(func() prometheus.Observer { return m.tokens.WithLabelValues(name, "input") }),
+		output:     sync.OnceValue(func() prometheus.Observer { return m.tokens.WithLabelValues(name, "output") }),
+		firstToken: sync.OnceValue(func() prometheus.Observer { return m.firstToken.WithLabelValues(name) }),
+		cost:       sync.OnceValue(func() prometheus.Counter { return m.cost.WithLabelValues(name) }),
+	}
+	c.requests.of = func(status string) prometheus.Counter { return m.requests.WithLabelValues(name, status) }
+	c.operation.of = func(k operationKey) prometheus.Observer {
+		return m.operation.WithLabelValues(k.name, name, k.errorType)
+	}
+	return c
 }
