@@ -6,7 +6,6 @@ import (
 	"math"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -26,6 +25,15 @@ type answer struct {
 
 // read judges a whole body that came with status, which is 2xx.
 func read(url string, status int, header http.Header, body []byte) answer {
+	var a answer
+	if !a.quick(url, header, body) {
+		a = careful(url, status, header, body)
+	}
+	return a
+}
+
+// careful is read for every body there is.
+func careful(url string, status int, header http.Header, body []byte) answer {
 	text := bytes.TrimSpace(body)
 	var top map[string]json.RawMessage
 	switch {
@@ -71,12 +79,17 @@ func capped(body []byte) []byte { return body[:min(len(body), maxErrorBody)] }
 
 // failed reports whether a JSON object says of itself that it is an error.
 func failed(top map[string]json.RawMessage) bool {
-	switch e := bytes.TrimSpace(top["error"]); string(e) {
+	return saysError(top["error"], top["type"], top["object"])
+}
+
+// saysError is failed, given the three members that tell.
+func saysError(failure, kind, object []byte) bool {
+	switch string(bytes.TrimSpace(failure)) {
 	case "", "null", "{}", `""`, "false", "[]":
 	default:
 		return true
 	}
-	return str(top["type"]) == "error" || str(top["object"]) == "error"
+	return str(kind) == "error" || str(object) == "error"
 }
 
 func judgeEmbeddings(data json.RawMessage) Verdict {
@@ -87,12 +100,19 @@ func judgeEmbeddings(data json.RawMessage) Verdict {
 		return Verdict{Class: backend.BadResponse, Message: "the answer has no embeddings"}
 	}
 	for _, item := range list {
-		switch string(bytes.TrimSpace(item.Embedding)) {
-		case "", "null", "[]", `""`:
+		if emptyVector(item.Embedding) {
 			return Verdict{Class: backend.EmptyOutput, Message: "an embedding is empty"}
 		}
 	}
 	return Verdict{}
+}
+
+func emptyVector(embedding []byte) bool {
+	switch string(bytes.TrimSpace(embedding)) {
+	case "", "null", "[]", `""`:
+		return true
+	}
+	return false
 }
 
 // judgeChoices accepts an answer when at least one choice is acceptable; what
@@ -123,28 +143,67 @@ func judgeChoices(top map[string]json.RawMessage, status int, header http.Header
 }
 
 func judgeChoice(choice map[string]json.RawMessage, status int, header http.Header) Verdict {
-	finish := strings.ToLower(str(choice["finish_reason"]))
 	if failed(choice) {
 		return Classify(status, header, slices.Concat([]byte(`{"error":`), orNull(choice["error"]), []byte("}")))
 	}
 	var message map[string]json.RawMessage
 	_ = json.Unmarshal(orNull(choice["message"]), &message)
-	text, isText := choice["text"]
-	switch {
+	c := choiceParts{
+		finish: choice["finish_reason"], native: choice["native_finish_reason"], text: choice["text"],
+		hasMessage: message != nil, message: partsOf(message),
+	}
+	return c.verdict()
+}
+
+// choiceParts is what counts of a choice: its members as they are spelled, nil for
+// those that it does not have.
+type choiceParts struct {
+	finish, native, text, failure, kind, object []byte
+	hasMessage                                  bool
+	message                                     messageParts
+}
+
+// verdict judges a choice that does not say of itself that it failed.
+func (c *choiceParts) verdict() Verdict {
+	if c.acceptable() {
+		return Verdict{}
+	}
+	switch finish := reason(c.finish); {
 	case finish == "error":
 		return Verdict{Class: backend.ServerError, Code: finish, Message: "the answer ended with an error"}
 	case isFiltered(finish):
 		return Verdict{Class: backend.ContentFilter, Code: finish, Message: "the answer was filtered"}
-	case message == nil && !isText:
+	case !c.hasMessage && c.text == nil:
 		return Verdict{Class: backend.BadResponse, Message: "a choice has no message"}
-	case finish == "length" || finish == "max_tokens":
-		return Verdict{}
-	case isText && hasText(text), hasOutput(message):
-		return Verdict{}
-	case isFiltered(strings.ToLower(str(choice["native_finish_reason"]))):
+	case isFiltered(reason(c.native)):
 		return Verdict{Class: backend.ContentFilter, Message: "the answer was filtered"}
 	}
 	return Verdict{Class: backend.EmptyOutput, Message: "the answer is empty"}
+}
+
+// acceptable reports whether the choice is an answer, if only a part of one: that
+// the model ran out of tokens is what the request asked for.
+func (c *choiceParts) acceptable() bool {
+	switch finish := reason(c.finish); {
+	case finish == "error", isFiltered(finish), !c.hasMessage && c.text == nil:
+		return false
+	case finish == "length" || finish == "max_tokens":
+		return true
+	}
+	return c.text != nil && hasText(c.text) || c.message.hasOutput()
+}
+
+// reason returns a finish reason in lower case.
+func reason(value []byte) string {
+	switch string(value) { // the usual ones take no memory
+	case `"stop"`:
+		return "stop"
+	case `"length"`:
+		return "length"
+	case `"tool_calls"`:
+		return "tool_calls"
+	}
+	return strings.ToLower(str(value))
 }
 
 // isFiltered reports whether a finish reason, in lower case, is a refusal by
@@ -158,15 +217,29 @@ func isFiltered(reason string) bool {
 	return false
 }
 
-// hasOutput reports whether a message holds an answer. Reasoning alone is none.
-func hasOutput(message map[string]json.RawMessage) bool {
-	for _, name := range []string{"content", "refusal"} {
-		if hasText(message[name]) {
+// messageParts is what may be the output of a message: members as they are
+// spelled, nil for those that it does not have. Reasoning alone is none.
+type messageParts struct {
+	texts  [2][]byte // content, refusal
+	others [4][]byte // tool_calls, function_call, audio, images
+}
+
+func partsOf(message map[string]json.RawMessage) messageParts {
+	return messageParts{
+		texts:  [...][]byte{message["content"], message["refusal"]},
+		others: [...][]byte{message["tool_calls"], message["function_call"], message["audio"], message["images"]},
+	}
+}
+
+// hasOutput reports whether a message holds an answer.
+func (m *messageParts) hasOutput() bool {
+	for _, text := range m.texts {
+		if hasText(text) {
 			return true
 		}
 	}
-	for _, name := range []string{"tool_calls", "function_call", "audio", "images"} {
-		switch string(bytes.TrimSpace(message[name])) {
+	for _, other := range m.others {
+		switch string(bytes.TrimSpace(other)) {
 		case "", "null", "[]", "{}":
 		default:
 			return true
@@ -178,11 +251,17 @@ func hasOutput(message map[string]json.RawMessage) bool {
 // hasText reports whether content is a string that is not blank, or a list with
 // a part that is not a blank text.
 func hasText(content json.RawMessage) bool {
-	if strings.TrimSpace(str(content)) != "" {
-		return true
+	if isNull(content) {
+		return false
+	}
+	if content[0] == '"' {
+		if isBlank, told := blank(content); told {
+			return !isBlank
+		}
+		return strings.TrimSpace(str(content)) != ""
 	}
 	var parts []map[string]json.RawMessage
-	if json.Unmarshal(orNull(content), &parts) != nil {
+	if json.Unmarshal(content, &parts) != nil {
 		return false
 	}
 	for _, part := range parts {
@@ -207,35 +286,11 @@ func orNull(value json.RawMessage) json.RawMessage {
 func usageOf(raw json.RawMessage, header http.Header) (*job.Usage, *float64) {
 	var u map[string]json.RawMessage
 	_ = json.Unmarshal(orNull(raw), &u)
-	cost := firstNumber(u, "cost", "estimated_cost")
-	if cost == nil {
-		if f, err := strconv.ParseFloat(header.Get("X-Litellm-Response-Cost"), 64); err == nil && usable(f) {
-			cost = &f
-		}
+	c := counts{
+		cost: u["cost"], estimated: u["estimated_cost"], prompt: u["prompt_tokens"], input: u["input_tokens"],
+		completion: u["completion_tokens"], output: u["output_tokens"],
 	}
-	in, out := firstNumber(u, "prompt_tokens", "input_tokens"), firstNumber(u, "completion_tokens", "output_tokens")
-	if in == nil && out == nil {
-		return nil, cost
-	}
-	usage := new(job.Usage)
-	if in != nil {
-		usage.InputTokens = int64(*in)
-	}
-	if out != nil {
-		usage.OutputTokens = int64(*out)
-	}
-	return usage, cost
-}
-
-// firstNumber returns the first of the named members that is a usable number.
-func firstNumber(from map[string]json.RawMessage, names ...string) *float64 {
-	for _, name := range names {
-		var f float64
-		if value := from[name]; !isNull(value) && json.Unmarshal(value, &f) == nil && usable(f) {
-			return &f
-		}
-	}
-	return nil
+	return c.read(header)
 }
 
 // usable reports whether a number can be a count or a price.

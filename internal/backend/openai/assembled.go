@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"unicode/utf8"
 )
 
 // body returns the answer so far in its non-streaming form.
@@ -168,11 +169,28 @@ func isZero(value json.RawMessage) bool {
 
 // str returns a JSON string's content, "" for anything else.
 func str(value json.RawMessage) string {
+	if len(value) < 2 || value[0] != '"' {
+		return ""
+	}
+	if n := len(value) - 1; plainText(value[1:n]) && value[n] == '"' {
+		return string(value[1:n])
+	}
 	var s string
-	if len(value) == 0 || json.Unmarshal(value, &s) != nil {
+	if json.Unmarshal(value, &s) != nil {
 		return ""
 	}
 	return s
+}
+
+// plainText reports whether text is the inside of a JSON string that says what it
+// spells: visible ASCII and spaces, without escapes.
+func plainText(text []byte) bool {
+	for _, c := range text {
+		if c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // number returns a JSON number as an int, 0 for anything else.

@@ -64,7 +64,7 @@ func TestABodyIsNotLookedAtForEver(t *testing.T) {
 		body := strings.Repeat("\n", blanks) + event
 		for _, length := range []int64{-1, int64(len(body))} {
 			x := &exchange{status: 200, limit: 1 << 20, header: http.Header{"Content-Type": {"text/event-stream"}}}
-			x.watch = &watch{cancel: func(error) {}, timer: time.NewTimer(time.Hour)}
+			x.watch = watch{cancel: func(error) {}, timer: time.NewTimer(time.Hour)}
 			x.read(&http.Response{StatusCode: http.StatusOK, ContentLength: length, Body: io.NopCloser(strings.NewReader(body))})
 			x.watch.timer.Stop()
 			require.NoError(t, x.err)
@@ -109,7 +109,7 @@ func TestAStreamOfKnownLengthIsHandedOutAsItComes(t *testing.T) {
 
 func TestAnswersOfEveryLengthTravelByteForByte(t *testing.T) {
 	t.Parallel()
-	lengths := []int{len(goodAnswer), lookahead - 1, lookahead, lookahead + 1, maxAhead - 1, maxAhead, maxAhead + 1}
+	lengths := []int{len(goodAnswer), lookahead - 1, lookahead, lookahead + 1, maxAhead - 1, maxAhead, maxAhead + 1, 4*maxAhead - 1, 4 * maxAhead, 5 * maxAhead, 17 * maxAhead}
 	for _, chunked := range []string{"", "chunked"} {
 		for _, length := range lengths {
 			answer := goodAnswer + strings.Repeat(" ", length-len(goodAnswer))
@@ -199,10 +199,29 @@ func FuzzShortcuts(f *testing.F) {
 		// A body read in one piece is what is read of it bit by bit.
 		want, failure := io.ReadAll(&cappedReader{r: strings.NewReader(text), left: 20})
 		body := newBody(&http.Response{ContentLength: int64(len(text)), Body: io.NopCloser(strings.NewReader(text))}, 20)
-		got, err := readAll(body, 20)
+		got, err := readAll(body, 20, int64(len(text)))
 		require.Equal(t, failure, err)
 		require.Equal(t, string(want), string(got))
 	})
+}
+
+func TestALongBodyTakesMemoryAsItComes(t *testing.T) {
+	t.Parallel()
+	const limit = 9 * maxAhead
+	for _, size := range []int{0, 1, maxAhead - 1, maxAhead, maxAhead + 1, 4 * maxAhead, 4*maxAhead + 1, limit - 1, limit, limit + 1} {
+		text := strings.Repeat("0123456789abcdef", size/16+1)[:size]
+		want, failure := io.ReadAll(&cappedReader{r: strings.NewReader(text), left: limit})
+		for _, length := range []int64{-1, 0, int64(size) - 1, int64(size), int64(size) + 1, limit} {
+			got, err := readLong(&cappedReader{r: iotest.HalfReader(strings.NewReader(text)), left: limit}, length)
+			require.Equal(t, failure, err)
+			require.True(t, bytes.Equal(want, got), "%d of %d bytes", len(got), size)
+			require.LessOrEqual(t, cap(got), max(maxAhead, 4*size), "length %d", length)
+		}
+		broken := errors.New("broken")
+		got, err := readLong(io.MultiReader(strings.NewReader(text), iotest.ErrReader(broken)), int64(size)+10)
+		require.Equal(t, broken, err)
+		require.True(t, bytes.Equal([]byte(text), got))
+	}
 }
 
 // BenchmarkReadBody reads an answer of 2 KB whose length is known.

@@ -19,9 +19,16 @@ import (
 type Client struct {
 	cfg       Config
 	api       *goopenai.Client
+	http      *http.Client
 	transport *http.Transport
 	redact    *redactor
 	latency   latencies
+
+	// What every call has in common: its header lines, and what the configuration
+	// changes in its body.
+	lines     headerLines
+	edits     edits
+	cancelKey any // see [cancelKey]
 }
 
 var _ backend.Backend = (*Client)(nil)
@@ -33,7 +40,11 @@ func New(cfg Config) (*Client, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("backend %q: %w", cfg.Name, err)
 	}
-	c := &Client{cfg: cfg, transport: newTransport(cfg), redact: newRedactor(cfg)}
+	c := &Client{
+		cfg: cfg, transport: newTransport(cfg), redact: newRedactor(cfg), lines: newHeaderLines(cfg.Headers),
+		edits: newEdits(cfg.Set, cfg.Drop), cancelKey: cancelKey(),
+	}
+	c.http = newHTTPClient(c.transport)
 	api := goopenai.DefaultConfig(string(cfg.APIKey))
 	if cfg.Kind == KindAzure {
 		api = goopenai.DefaultAzureConfig(string(cfg.APIKey), cfg.BaseURL)
@@ -43,7 +54,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	api.BaseURL = cfg.BaseURL
 	api.APIVersion = cfg.APIVersion
-	api.HTTPClient = newDoer(c.transport)
+	api.HTTPClient = taker{}
 	c.api = goopenai.NewClientWithConfig(api)
 	return c, nil
 }
@@ -57,6 +68,10 @@ func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
 // Complete makes one call, as [backend.Backend] says. It calls req.Started
 // exactly once, also when the body turns out not to be sendable.
+//
+// The call ends with ctx, but its values stay here: no connection sees them. Where
+// nothing has to change in req.Body it is sent as it is; net/http may still read it
+// for a moment when Complete has returned.
 func (c *Client) Complete(ctx context.Context, req *backend.Request) (*backend.Response, error) {
 	model := c.modelFor(req.Model)
 	streams := c.streams(req)
@@ -74,13 +89,13 @@ func (c *Client) Complete(ctx context.Context, req *backend.Request) (*backend.R
 		}
 	}
 	pace := c.pace(streams)
-	ctx, watch := newWatch(ctx, pace)
-	defer watch.stop()
 	x := &exchange{
-		body: body, headers: c.cfg.Headers, jobID: req.JobID, streams: streams,
-		limit: c.cfg.MaxResponseBytes, watch: watch, chunk: req.Chunk,
+		body: body, lines: &c.lines, jobID: [1]string{req.JobID}, streams: streams,
+		limit: c.cfg.MaxResponseBytes, chunk: req.Chunk, cancelKey: c.cancelKey,
 	}
-	err := c.send(context.WithValue(ctx, exchangeKey{}, x), req.URL, model)
+	ctx = x.start(ctx, pace)
+	defer x.watch.stop()
+	err := c.send(ctx, x, req.URL, model)
 	resp, err := c.outcome(ctx, call{url: req.URL, model: model, x: x, sendErr: err})
 	c.learn(pace, x, err)
 	return resp, err
@@ -103,7 +118,8 @@ func (c *Client) streams(req *backend.Request) bool {
 }
 
 // bodyFor returns the body to send: the job's, with the model in its place,
-// streaming turned on if need be, and what the configuration sets and drops.
+// streaming turned on if need be, and what the configuration sets and drops. It
+// is the job's own where nothing of that changes it.
 //
 // A call that streams only for the sake of the first token's time also asks for
 // the usage, which a stream leaves out by itself. What a streaming job wants to
@@ -112,38 +128,42 @@ func (c *Client) bodyFor(req *backend.Request, model string, streams bool) ([]by
 	if c.cfg.Kind == KindAzure && strings.Trim(model, ".") == "" {
 		return nil, errNoDeployment
 	}
-	members, err := topLevel(req.Body)
+	// Neither is kept: they need no memory of their own while they are few.
+	var (
+		someMembers [24]member
+		someEdits   [8]edit
+	)
+	members, err := topLevel(someMembers[:0], req.Body)
 	if err != nil {
 		return nil, err
 	}
-	set := make(map[string][]byte)
+	var named []byte
 	if model != "" {
-		set[modelKey] = quote(model)
+		named = quote(model)
 	}
 	hasOptions := false
 	for _, m := range members {
-		switch {
-		case m.key == modelKey && model == "":
-			// Nobody names a model: the last one counts, as in every JSON parser.
-			set[modelKey] = req.Body[m.value:m.finish]
-		case m.key == "stream_options":
+		switch string(m.key) {
+		case modelKey:
+			if model == "" {
+				// Nobody names a model: the last one counts, as in every JSON parser.
+				named = req.Body[m.value:m.finish]
+			}
+		case "stream_options":
 			hasOptions = true
 		}
 	}
+	e := append(edits(someEdits[:0]), c.edits...)
+	if named != nil {
+		e = e.with(modelKey, named)
+	}
 	if streams {
-		set["stream"] = []byte("true")
+		e = e.with("stream", []byte("true"))
 		if !req.Stream && !hasOptions {
-			set["stream_options"] = []byte(`{"include_usage":true}`)
+			e = e.with("stream_options", []byte(`{"include_usage":true}`))
 		}
 	}
-	drop := make(map[string]bool, len(c.cfg.Drop))
-	for name, value := range c.cfg.Set {
-		set[name] = value
-	}
-	for _, name := range c.cfg.Drop {
-		drop[name] = true
-	}
-	return splice(req.Body, members, edits{set: set, drop: drop}), nil
+	return splice(req.Body, members, e), nil
 }
 
 // deployment stands before every model that go-openai sees, so that its own
@@ -154,17 +174,29 @@ const deployment = "deployment:"
 // errNoDeployment means that there is no model to name in the path.
 var errNoDeployment = errors.New("the job names no model, which for azure is the deployment")
 
-// send makes the call through go-openai, which needs the model only for the
-// path of an Azure deployment.
-func (c *Client) send(ctx context.Context, path, model string) error {
+// send makes the call: go-openai makes the request, and [exchange.do] sends it.
+func (c *Client) send(ctx context.Context, x *exchange, path, model string) error {
+	if err := c.request(ctx, path, model); x.request == nil {
+		return err
+	}
+	return x.do(c.http)
+}
+
+// request lets go-openai make the request, which [taker] takes from it. It needs
+// the model only for the path of an Azure deployment.
+func (c *Client) request(ctx context.Context, path, model string) error {
+	name := deployment
+	if c.cfg.Kind == KindAzure {
+		name += model
+	}
 	var err error
 	switch path {
 	case job.URLChat:
-		_, err = c.api.CreateChatCompletion(ctx, goopenai.ChatCompletionRequest{Model: deployment + model})
+		_, err = c.api.CreateChatCompletion(ctx, goopenai.ChatCompletionRequest{Model: name})
 	case job.URLCompletions:
-		_, err = c.api.CreateCompletion(ctx, goopenai.CompletionRequest{Model: deployment + model, Prompt: ""})
+		_, err = c.api.CreateCompletion(ctx, goopenai.CompletionRequest{Model: name, Prompt: ""})
 	case job.URLEmbeddings:
-		_, err = c.api.CreateEmbeddings(ctx, goopenai.EmbeddingRequest{Model: goopenai.EmbeddingModel(deployment + model)})
+		_, err = c.api.CreateEmbeddings(ctx, goopenai.EmbeddingRequest{Model: goopenai.EmbeddingModel(name)})
 	default:
 		err = fmt.Errorf("%w: %q", errUnknownURL, path)
 	}

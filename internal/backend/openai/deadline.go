@@ -45,16 +45,14 @@ type watch struct {
 	spoke   bool
 }
 
-// newWatch starts the clock of one call. The caller must stop the watch.
-func newWatch(ctx context.Context, p pace) (context.Context, *watch) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	w := &watch{cancel: cancel, silence: p.silence}
+// start starts the clock of one call. The watch must be stopped.
+func (w *watch) start(p pace) {
+	w.silence = p.silence
 	limit := limitError{what: noAnswer, limit: p.limit, adaptive: p.adaptive}
 	if p.silence > 0 {
 		limit.what = noFirstToken
 	}
 	w.arm(limit)
-	return ctx, w
 }
 
 // token tells that a token has come.

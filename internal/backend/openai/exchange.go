@@ -3,6 +3,7 @@ package openai
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -38,15 +39,24 @@ const (
 	drainTime = 100 * time.Millisecond
 )
 
-// exchange is one HTTP call: what is to be sent, and what came of it.
+// exchange is one HTTP call: what is to be sent, and what came of it. It is also
+// the context of its request: what net/http looks up in that, several times a
+// call, is not searched for among all that the caller's has.
 type exchange struct {
+	// Context ends the call: with the caller's, or by the watch.
+	context.Context
+	cancelKey any
+	watch     watch
+
 	body    []byte
-	headers Headers
-	jobID   string
+	reader  bytes.Reader // of body
+	lines   *headerLines
+	jobID   [1]string // as a header has it
 	streams bool
 	limit   int64
-	watch   *watch
 	chunk   func([]byte)
+	// request is the one that go-openai made, nil until then.
+	request *http.Request
 	started time.Time
 
 	status int // 0 until there is a header
@@ -66,14 +76,6 @@ type exchange struct {
 	// err is why the answer could not be read to its end.
 	err error
 }
-
-// exchangeKey is the context key of the call's exchange.
-type exchangeKey struct{}
-
-// doer is the HTTP client that go-openai gets. go-openai makes the URL and the
-// authentication; doer takes the exchange out of the request's context, sends
-// its body instead of go-openai's, and keeps the answer there.
-type doer struct{ http *http.Client }
 
 // newTransport returns the transport of one backend.
 func newTransport(cfg Config) *http.Transport {
@@ -95,59 +97,12 @@ func newTransport(cfg Config) *http.Transport {
 	}
 }
 
-// newDoer returns a client that follows no redirect, which would carry the key
-// to another host, and keeps no cookies.
-func newDoer(transport *http.Transport) *doer {
-	return &doer{http: &http.Client{
+// newHTTPClient returns a client that follows no redirect, which would carry the
+// key to another host, and keeps no cookies.
+func newHTTPClient(transport *http.Transport) *http.Client {
+	return &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
-}
-
-// Do implements go-openai's HTTPDoer. Whatever the provider answers, go-openai
-// gets an empty object; it gets an error when there was no answer.
-func (d *doer) Do(req *http.Request) (*http.Response, error) {
-	x, ok := req.Context().Value(exchangeKey{}).(*exchange)
-	if !ok {
-		return nil, errors.New("a request without an exchange")
-	}
-	x.prepare(req)
-	x.started = time.Now()
-	resp, err := d.http.Do(req)
-	if err != nil {
-		x.err = err
-		return nil, err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	x.status, x.header = resp.StatusCode, resp.Header
-	x.read(resp)
-	return &http.Response{
-		StatusCode: http.StatusOK, Header: http.Header{}, Request: req,
-		Body: io.NopCloser(strings.NewReader("{}")),
-	}, nil
-}
-
-// prepare makes the request ours.
-func (x *exchange) prepare(req *http.Request) {
-	// With GetBody a request that was never sent, because the idle connection
-	// was just being closed, goes out on another one. Without an Idempotency-Key
-	// net/http replays nothing else.
-	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(x.body)), nil }
-	req.Body, _ = req.GetBody()
-	req.ContentLength = int64(len(x.body))
-	req.Header.Set("User-Agent", "understudy")
-	if x.streams {
-		req.Header.Set("Accept", "text/event-stream, application/json")
-	}
-	if x.jobID != "" {
-		req.Header.Set("X-Client-Request-Id", x.jobID)
-	}
-	for name, value := range x.headers {
-		if strings.EqualFold(name, "Host") {
-			req.Host = value
-			continue
-		}
-		req.Header.Set(name, value)
 	}
 }
 
@@ -163,10 +118,10 @@ func (x *exchange) read(resp *http.Response) {
 			x.readEvents(body)
 			return
 		}
-		x.raw, x.err = readAll(body, x.limit)
+		x.raw, x.err = readAll(body, x.limit, resp.ContentLength)
 		return
 	}
-	x.raw, x.err = readAll(newBody(resp, maxErrorBody), maxErrorBody)
+	x.raw, x.err = readAll(newBody(resp, maxErrorBody), maxErrorBody, resp.ContentLength)
 	if errors.Is(x.err, errTooLong) {
 		x.err = nil // what was read of it is enough
 	}
@@ -205,16 +160,42 @@ func (x *exchange) looksStreamed(body *bufio.Reader) bool {
 
 // readAll reads at most limit bytes and says errTooLong when there are more. A
 // body that fits into the buffer of its reader is that buffer, which nobody else
-// may use from then on.
-func readAll(body *bufio.Reader, limit int64) ([]byte, error) {
+// may use from then on. The length is what the header says, negative when it does not.
+func readAll(body *bufio.Reader, limit, length int64) ([]byte, error) {
 	text, err := body.Peek(body.Size())
 	switch {
 	case err == nil || int64(len(text)) > limit:
-		return io.ReadAll(&cappedReader{r: body, left: limit})
+		return readLong(&cappedReader{r: body, left: limit}, min(limit, length))
 	case err == io.EOF:
 		return text, nil
 	}
 	return text, err
+}
+
+// readLong reads what is probably of that length. It takes at most four times the
+// memory of what has come, so that a header alone costs little.
+func readLong(r io.Reader, length int64) ([]byte, error) {
+	if length < 0 {
+		return io.ReadAll(r)
+	}
+	text := make([]byte, 0, maxAhead)
+	for {
+		if len(text) == cap(text) {
+			size := 4 * cap(text)
+			if whole := int(length) + 1; whole > cap(text) { // one more to see the end
+				size = min(size, whole)
+			}
+			text = append(make([]byte, 0, size), text...)
+		}
+		n, err := r.Read(text[len(text):cap(text)])
+		text = text[:len(text)+n]
+		if err == io.EOF {
+			return text, nil
+		}
+		if err != nil {
+			return text, err
+		}
+	}
 }
 
 // readEvents reads a stream to its end, hands out its chunks and assembles them.
@@ -243,6 +224,16 @@ func (x *exchange) readEvents(body io.Reader) {
 
 // event takes one event and reports whether the stream goes on after it.
 func (x *exchange) event(e event) bool {
+	if !e.failed {
+		if token, ok := x.assembled.quick(e.data); ok {
+			return x.grown(e, token)
+		}
+	}
+	return x.unusual(e)
+}
+
+// unusual is event for every event there is.
+func (x *exchange) unusual(e event) bool {
 	var chunk map[string]json.RawMessage
 	bad := json.Unmarshal(e.data, &chunk) != nil || chunk == nil
 	switch {
@@ -263,7 +254,12 @@ func (x *exchange) event(e event) bool {
 	if isOdd(chunk) {
 		x.odd = bytes.Clone(capped(e.data))
 	}
-	if x.assembled.add(chunk) {
+	return x.grown(e, x.assembled.add(chunk))
+}
+
+// grown takes note of a chunk that was added to the answer.
+func (x *exchange) grown(e event, token bool) bool {
+	if token {
 		if x.firstToken == 0 {
 			x.firstToken = max(time.Since(x.started), 1)
 		}

@@ -56,8 +56,7 @@ func (c *Client) Latency() Latency {
 // latencies keeps how long the latest calls of one client took. The zero value
 // is ready for use.
 type latencies struct {
-	// mu guards everything below; it is held for no longer than it takes to sort
-	// one ring.
+	// mu guards everything below; it is held for a moment only.
 	mu           sync.Mutex
 	whole, first ring
 	lastAnswer   time.Time
@@ -68,29 +67,34 @@ type latencies struct {
 type ring struct {
 	times [ringSize]time.Duration
 	next  int
-	known Percentiles
-	// stale tells that known lacks the latest times.
-	stale bool
+	n     int // how many there are
+	// sorted are the same times in order: to keep them so takes less than to sort
+	// them for every call.
+	sorted [ringSize]time.Duration
 }
 
 // add takes one more time, and forgets the oldest when the ring is full.
 func (r *ring) add(d time.Duration) {
+	if r.n == ringSize {
+		i, _ := slices.BinarySearch(r.sorted[:], r.times[r.next])
+		copy(r.sorted[i:], r.sorted[i+1:])
+		r.n--
+	}
+	i, _ := slices.BinarySearch(r.sorted[:r.n], d)
+	copy(r.sorted[i+1:], r.sorted[i:r.n])
+	r.sorted[i] = d
 	r.times[r.next] = d
 	r.next = (r.next + 1) % ringSize
-	r.known.Samples = min(r.known.Samples+1, ringSize)
-	r.stale = true
+	r.n++
 }
 
-// percentiles sorts a copy of the times if there are new ones.
+// percentiles are those of the times in the ring.
 func (r *ring) percentiles() Percentiles {
-	if n := r.known.Samples; r.stale {
-		sorted := r.times
-		slices.Sort(sorted[:n])
-		rank := func(percent int) time.Duration { return sorted[(n*percent+99)/100-1] }
-		r.known = Percentiles{P50: rank(50), P95: rank(95), P99: rank(99), Samples: n}
-		r.stale = false
+	if r.n == 0 {
+		return Percentiles{}
 	}
-	return r.known
+	rank := func(percent int) time.Duration { return r.sorted[(r.n*percent+99)/100-1] }
+	return Percentiles{P50: rank(50), P95: rank(95), P99: rank(99), Samples: r.n}
 }
 
 // pace is the time that a call gets.
@@ -119,7 +123,7 @@ func (c *Client) pace(streams bool) pace {
 		p.limit, p.silence, times = c.cfg.FirstTokenTimeout, c.cfg.Timeout, &l.first
 	}
 	p.cold = l.lastAnswer.IsZero() || time.Since(l.lastAnswer) >= idleTime
-	if !c.cfg.AdaptiveTimeout || p.cold || times.known.Samples < minSamples {
+	if !c.cfg.AdaptiveTimeout || p.cold || times.n < minSamples {
 		return p
 	}
 	usual := (times.percentiles().P99 * 3 / 2).Round(time.Millisecond)
@@ -174,7 +178,7 @@ func (l *latencies) add(p pace, answered bool, whole, first time.Duration) {
 		if p.silence > 0 && first > 0 { // how long the rest takes is the answer's length
 			times, took = &l.first, first
 		}
-		if times.known.Samples >= minSamples && took > coldFactor*times.percentiles().P50 {
+		if times.n >= minSamples && took > coldFactor*times.percentiles().P50 {
 			l.coldStarts++
 			return
 		}

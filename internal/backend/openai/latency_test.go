@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -364,5 +366,23 @@ func TestLatencyIsSafeForConcurrentUse(t *testing.T) {
 		})
 	}
 	calls.Wait()
-	require.Equal(t, 100, c.Latency().Samples)
+	l := c.Latency()
+	require.Equal(t, 100, l.Samples+int(l.ColdStarts)) // the first ones may find the machine busy
+}
+
+func TestPercentilesAreThoseOfTheLatestTimes(t *testing.T) {
+	t.Parallel()
+	var r ring
+	require.Zero(t, r.percentiles())
+	random := rand.New(rand.NewPCG(9, 10))
+	var times []time.Duration
+	for range 3 * ringSize {
+		d := time.Duration(random.IntN(50)) // many are alike
+		r.add(d)
+		times = append(times, d)
+		latest := slices.Sorted(slices.Values(times[max(0, len(times)-ringSize):]))
+		n := len(latest)
+		rank := func(percent int) time.Duration { return latest[(n*percent+99)/100-1] }
+		require.Equal(t, Percentiles{P50: rank(50), P95: rank(95), P99: rank(99), Samples: n}, r.percentiles())
+	}
 }

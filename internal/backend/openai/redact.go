@@ -107,7 +107,7 @@ func (r *redactor) text(s string) string {
 // what is left of one where a text was cut to its size limit.
 func redactTail(s, secret string) string {
 	for n := min(len(secret)-1, len(s)); n >= minSecret; n-- {
-		if strings.HasSuffix(s, secret[:n]) {
+		if s[len(s)-1] == secret[n-1] && strings.HasSuffix(s, secret[:n]) {
 			return s[:len(s)-n] + redacted
 		}
 	}

@@ -94,9 +94,20 @@ const (
 // wanted reads what a request asks for: a format that is checked, or "", and
 // the text of the schema.
 func wanted(body []byte) (format string, text json.RawMessage) {
-	var top, response, named map[string]json.RawMessage
-	_ = json.Unmarshal(body, &top)
-	_ = json.Unmarshal(orNull(top["response_format"]), &response)
+	// Most requests ask for none, and the prompt may be long: it is not taken apart.
+	var someMembers [24]member
+	members, err := topLevel(someMembers[:0], body)
+	if err != nil {
+		return "", nil
+	}
+	var wanted json.RawMessage
+	for _, m := range members {
+		if string(m.key) == "response_format" {
+			wanted = body[m.value:m.finish] // the last one counts
+		}
+	}
+	var response, named map[string]json.RawMessage
+	_ = json.Unmarshal(orNull(wanted), &response)
 	switch str(response["type"]) {
 	case formatObject:
 		return formatObject, nil
@@ -114,7 +125,7 @@ func (s *SchemaChecker) judge(format string, text json.RawMessage, message map[s
 	content, has := contentOf(message["content"])
 	if !has || strings.TrimSpace(content) == "" {
 		delete(message, "content")
-		if hasOutput(message) {
+		if parts := partsOf(message); parts.hasOutput() {
 			return ""
 		}
 	}

@@ -4,9 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"maps"
 	"slices"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -16,17 +15,76 @@ const modelKey = "model"
 // errNotObject means that a request body is not one JSON object.
 var errNotObject = errors.New("the body is not a JSON object")
 
-// edits says what to change in the top level of a JSON object.
-type edits struct {
-	// set holds the value a field gets, by name.
-	set map[string][]byte
-	// drop holds the names of the fields to remove. It beats set.
-	drop map[string]bool
+// edit says what to do with one top-level field of a JSON object.
+type edit struct {
+	name string
+	// value is what the field gets; nil means that it is removed.
+	value []byte
+	// seen tells that the field was met.
+	seen bool
+}
+
+// edits says what to change in the top level of a JSON object, sorted by name.
+type edits []edit
+
+// compareName compares an edit's name, for a search.
+func compareName(e edit, name string) int { return strings.Compare(e.name, name) }
+
+// newEdits returns the edits that set and drop fields. To drop beats to set.
+func newEdits[T ~[]byte](set map[string]T, drop []string) edits {
+	var e edits
+	for _, name := range drop {
+		e = e.with(name, nil)
+	}
+	for name, value := range set {
+		e = e.with(name, value)
+	}
+	return e
+}
+
+// with returns e with one more edit, unless it has one of that name.
+func (e edits) with(name string, value []byte) edits {
+	i, known := slices.BinarySearchFunc(e, name, compareName)
+	if known {
+		return e
+	}
+	return slices.Insert(e, i, edit{name: name, value: value})
+}
+
+// of returns the edit of a field, nil when there is none.
+func (e edits) of(key []byte) *edit {
+	for i := range e {
+		if e[i].name == string(key) {
+			return &e[i]
+		}
+	}
+	return nil
+}
+
+// change reports whether there is anything to do in an object with such members,
+// and how many bytes that adds to it at most.
+func (e edits) change(body []byte, members []member) (bool, int) {
+	changed, more := false, 0
+	for i := range e {
+		e[i].seen = false
+	}
+	for _, m := range members {
+		if e := e.of(m.key); e != nil {
+			changed = changed || e.seen || e.value == nil || !sameString(body[m.value:m.finish], e.value)
+			e.seen = true
+		}
+	}
+	for i := range e {
+		changed = changed || !e[i].seen && e[i].value != nil
+		more += len(e[i].name) + len(e[i].value) + len(`"":,`)
+		e[i].seen = false
+	}
+	return changed, more
 }
 
 // member is one member of a JSON object, as offsets into its text.
 type member struct {
-	key                  string
+	key                  []byte
 	start, value, finish int
 }
 
@@ -36,46 +94,62 @@ type member struct {
 // first place and removed from the others; a missing one is added at the end.
 // A value that already says the same is left as it is spelled. The
 // members of body are those of [topLevel]. It is linear in the size of body.
+//
+// When nothing changes the result is body itself. The edits are marked on the way:
+// they belong to the caller.
 func splice(body []byte, members []member, e edits) []byte {
-	out := make([]byte, 0, len(body)+64)
-	seen := make(map[string]bool)
+	changed, more := e.change(body, members)
+	if !changed {
+		return body
+	}
+	out := make([]byte, 0, len(body)+more)
 	first := true
 	for i, m := range members {
-		value, isSet := e.set[m.key]
-		if e.drop[m.key] || isSet && seen[m.key] {
+		to := e.of(m.key)
+		if to != nil && (to.value == nil || to.seen) {
 			continue
 		}
-		seen[m.key] = true
 		if first {
-			out = append(out, body[:openingEnd(members, body)]...)
+			out = append(out, body[:members[0].start]...)
 		} else { // what stood between this member and the one before it: the comma
 			out = append(out, body[members[i-1].finish:m.start]...)
 		}
 		first = false
+		value := body[m.value:m.finish]
 		out = append(out, body[m.start:m.value]...)
-		if old := body[m.value:m.finish]; !isSet || sameString(old, value) {
-			value = old
+		if to != nil {
+			to.seen = true
+			if !sameString(value, to.value) {
+				value = to.value
+			}
 		}
 		out = append(out, value...)
-	}
-	tail := openingEnd(nil, body)
-	if len(members) > 0 {
-		tail = members[len(members)-1].finish
 	}
 	if first {
 		out = append(out, body[:openingEnd(members, body)]...)
 	}
-	for _, name := range slices.Sorted(maps.Keys(e.set)) {
-		if seen[name] || e.drop[name] {
+	out = e.missing(out, first)
+	tail := openingEnd(nil, body)
+	if len(members) > 0 {
+		tail = members[len(members)-1].finish
+	}
+	return append(out, body[tail:]...)
+}
+
+// missing appends the fields that were not seen to out; first tells that they are
+// the first ones of the object.
+func (e edits) missing(out []byte, first bool) []byte {
+	for _, to := range e {
+		if to.seen || to.value == nil {
 			continue
 		}
 		if !first {
 			out = append(out, ',')
 		}
 		first = false
-		out = append(append(append(out, quote(name)...), ':'), e.set[name]...)
+		out = append(append(appendQuote(out, to.name), ':'), to.value...)
 	}
-	return append(out, body[tail:]...)
+	return out
 }
 
 // openingEnd is where the text before the first member ends.
@@ -86,9 +160,32 @@ func openingEnd(members []member, body []byte) int {
 	return bytes.IndexByte(body, '{') + 1
 }
 
-// topLevel returns the members of a JSON object, in order. It returns
+// topLevel appends the members of a JSON object to members, in order. It returns
 // [errNotObject] for anything else, also for invalid JSON.
-func topLevel(body []byte) ([]member, error) {
+func topLevel(members []member, body []byte) ([]member, error) {
+	s := scan{text: body}
+	found := members
+	for s.open('{'); s.more('}'); {
+		s.next()
+		m := member{start: s.at}
+		name := s.quoted()
+		if s.take(':'); s.bad {
+			break
+		}
+		s.next()
+		m.key, m.value = plainKey(name), s.at
+		s.skip()
+		m.finish = s.at
+		found = append(found, m)
+	}
+	if s.end() {
+		return found, nil
+	}
+	return deepTopLevel(members, body)
+}
+
+// deepTopLevel is topLevel for what [scan] does not read.
+func deepTopLevel(members []member, body []byte) ([]member, error) {
 	// The check bounds the nesting, and lets the scanner below trust the text.
 	if !json.Valid(body) {
 		return nil, errNotObject
@@ -97,24 +194,38 @@ func topLevel(body []byte) ([]member, error) {
 	if body[i] != '{' {
 		return nil, errNotObject
 	}
-	var members []member
 	for i = skipSpace(body, i+1); body[i] != '}'; i = skipSpace(body, i) {
 		if body[i] == ',' {
 			i = skipSpace(body, i+1)
 		}
 		m := member{start: i}
 		i = stringEnd(body, i)
-		key, err := unquote(body[m.start:i])
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", errNotObject, err)
-		}
-		m.key = key
+		m.key = plainKey(body[m.start:i])
 		m.value = skipSpace(body, skipSpace(body, i)+1) // past the colon
 		i = valueEnd(body, m.value)
 		m.finish = i
 		members = append(members, m)
 	}
 	return members, nil
+}
+
+// plainKey returns the content of a name as encoding/json sees it.
+func plainKey(quoted []byte) []byte {
+	if isPlain(quoted) {
+		return quoted[1 : len(quoted)-1]
+	}
+	return []byte(str(quoted))
+}
+
+// isPlain reports whether a string is spelled as what it says: it has neither
+// escapes nor anything but ASCII.
+func isPlain(quoted []byte) bool {
+	for _, c := range quoted {
+		if c == '\\' || c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
 
 // valueEnd returns where the JSON value that begins at i ends. The text is valid.
@@ -164,10 +275,13 @@ func skipSpace(body []byte, i int) int {
 	return i
 }
 
-// sameString reports whether two JSON texts are the same string.
+// sameString reports whether two JSON texts are the same, or the same string.
 func sameString(a, b []byte) bool {
-	if len(a) == 0 || a[0] != '"' || len(b) == 0 || b[0] != '"' {
-		return bytes.Equal(a, b)
+	if bytes.Equal(a, b) {
+		return true
+	}
+	if len(a) == 0 || a[0] != '"' || len(b) == 0 || b[0] != '"' || isPlain(a) && isPlain(b) {
+		return false
 	}
 	x, errA := unquote(a)
 	y, errB := unquote(b)
@@ -180,17 +294,25 @@ func unquote(text []byte) (string, error) {
 		return string(text[1 : len(text)-1]), nil
 	}
 	var s string
-	err := json.Unmarshal(text, &s)
+	err := json.Unmarshal(bytes.Clone(text), &s) // of a copy, so that text may be on the stack
 	return s, err
 }
 
 // quote returns s as a JSON string, without the escapes that only HTML needs.
-func quote(s string) []byte {
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(s); err != nil {
-		return []byte(`""`) // a string always encodes
+func quote(s string) []byte { return appendQuote(nil, s) }
+
+// appendQuote appends quote of s to to.
+func appendQuote(to []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\' {
+			var buf bytes.Buffer
+			enc := json.NewEncoder(&buf)
+			enc.SetEscapeHTML(false)
+			if err := enc.Encode(s); err != nil {
+				return append(to, `""`...) // a string always encodes
+			}
+			return append(to, bytes.TrimRight(buf.Bytes(), "\n")...)
+		}
 	}
-	return bytes.TrimRight(buf.Bytes(), "\n")
+	return append(append(append(slices.Grow(to, len(s)+2), '"'), s...), '"')
 }

@@ -14,7 +14,7 @@ import (
 // spliced applies edits to a body that must be an object.
 func spliced(t *testing.T, body string, e edits) string {
 	t.Helper()
-	members, err := topLevel([]byte(body))
+	members, err := topLevel(nil, []byte(body))
 	require.NoError(t, err)
 	return string(splice([]byte(body), members, e))
 }
@@ -52,11 +52,7 @@ func TestSpliceChangesNothingButWhatItIsTold(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			e := edits{set: row.set, drop: map[string]bool{}}
-			for _, name := range row.drop {
-				e.drop[name] = true
-			}
-			require.Equal(t, row.want, spliced(t, row.body, e))
+			require.Equal(t, row.want, spliced(t, row.body, newEdits(row.set, row.drop)))
 		})
 	}
 }
@@ -67,13 +63,13 @@ func TestOnlyAnObjectCanBeSpliced(t *testing.T) {
 		"", " ", "null", "1", `"s"`, "[]", `{"a":1`, `{"a"}`, `{"a":1}{}`, `{a:1}`, "{\"a\":\"\x01\"}", `{"a":01}`,
 		"\xef\xbb\xbf{}", strings.Repeat(`{"a":`, 20000) + "1" + strings.Repeat("}", 20000),
 	} {
-		_, err := topLevel([]byte(body))
+		_, err := topLevel(nil, []byte(body))
 		require.ErrorIs(t, err, errNotObject)
 	}
 	deep := `{"a":` + strings.Repeat("[", 9000) + strings.Repeat("]", 9000) + `,"model":"x"}`
-	require.Equal(t, strings.Replace(deep, `"x"`, `"new"`, 1), spliced(t, deep, edits{set: map[string][]byte{"model": []byte(`"new"`)}}))
+	require.Equal(t, strings.Replace(deep, `"x"`, `"new"`, 1), spliced(t, deep, newEdits(map[string][]byte{"model": []byte(`"new"`)}, nil)))
 	large := `{"messages":"` + strings.Repeat("ä", 4<<20) + `","model":"x"}`
-	require.Len(t, spliced(t, large, edits{set: map[string][]byte{"model": []byte(`"y"`)}}), len(large))
+	require.Len(t, spliced(t, large, newEdits(map[string][]byte{"model": []byte(`"y"`)}, nil)), len(large))
 }
 
 func FuzzSplice(f *testing.F) {
@@ -84,26 +80,23 @@ func FuzzSplice(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		members, err := topLevel(body)
+		members, err := topLevel(nil, body)
 		var decoded map[string]json.RawMessage
 		if isObject := json.Unmarshal(body, &decoded) == nil && decoded != nil; !isObject {
 			require.Error(t, err)
 			return
 		}
 		require.NoError(t, err)
-		e := edits{
-			set:  map[string][]byte{"model": []byte(`"new"`), "stream": []byte("true")},
-			drop: map[string]bool{"gone": true},
-		}
+		e := newEdits(map[string][]byte{"model": []byte(`"new"`), "stream": []byte("true")}, []string{"gone"})
 		out := splice(body, members, e)
 		require.True(t, json.Valid(out), "%q", out)
-		after, err := topLevel(out)
+		after, err := topLevel(nil, out)
 		require.NoError(t, err)
 		// The members that nobody touched are the same, in text and order.
 		rest := func(body []byte, members []member) []string {
 			var texts []string
 			for _, m := range members {
-				if m.key != "model" && m.key != "stream" && m.key != "gone" {
+				if key := string(m.key); key != "model" && key != "stream" && key != "gone" {
 					texts = append(texts, string(body[m.start:m.finish]))
 				}
 			}
@@ -112,7 +105,7 @@ func FuzzSplice(f *testing.F) {
 		require.Equal(t, rest(body, members), rest(out, after))
 		count := map[string]int{}
 		for _, m := range after {
-			count[m.key]++
+			count[string(m.key)]++
 		}
 		require.Equal(t, 1, count["model"])
 		require.Equal(t, 1, count["stream"])
@@ -125,7 +118,7 @@ func FuzzSplice(f *testing.F) {
 		require.NoError(t, json.Unmarshal(body, &decoded))
 		keys := map[string]bool{}
 		for _, m := range members {
-			keys[m.key] = true
+			keys[string(m.key)] = true
 		}
 		require.Equal(t, slices.Sorted(maps.Keys(decoded)), slices.Sorted(maps.Keys(keys)))
 		// A second time changes nothing.

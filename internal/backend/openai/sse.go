@@ -3,7 +3,6 @@ package openai
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
 	"errors"
 	"io"
 	"strings"
@@ -95,7 +94,7 @@ func (e *eventReader) next() (event, error) {
 		return event{}, err
 	}
 	switch {
-	case e.pending && (e.failed || json.Valid(e.data)):
+	case e.pending && (e.failed || isJSON(e.data)):
 		return e.event(), nil
 	case e.pending:
 		e.keep(e.data)
@@ -109,7 +108,7 @@ func (e *eventReader) next() (event, error) {
 // so that no line is looked at twice.
 func (e *eventReader) line(line []byte) bool {
 	line = bytes.TrimPrefix(line, []byte("\xef\xbb\xbf"))
-	if len(line) > 0 && line[0] == '{' && json.Valid(line) {
+	if len(line) > 0 && line[0] == '{' && isJSON(line) {
 		e.data, e.pending = append(e.data[:0], line...), true
 		return true
 	}
@@ -178,7 +177,7 @@ func whole(data []byte) bool {
 	if len(data) == 0 {
 		return false
 	}
-	return isDone(data) || data[0] == '{' && data[len(data)-1] == '}' && json.Valid(data)
+	return isDone(data) || data[0] == '{' && data[len(data)-1] == '}' && isJSON(data)
 }
 
 // isDone reports whether data is the end marker.
@@ -196,7 +195,7 @@ func (s *lineSplitter) split(data []byte, atEOF bool) (int, []byte, error) {
 			data, skipped = data[1:], 1
 		}
 	}
-	if i := bytes.IndexAny(data, "\r\n"); i >= 0 {
+	if i := lineEnd(data); i >= 0 {
 		s.afterCR = data[i] == '\r'
 		return skipped + i + 1, data[:i], nil
 	}
@@ -204,6 +203,18 @@ func (s *lineSplitter) split(data []byte, atEOF bool) (int, []byte, error) {
 		return skipped + len(data), data, nil
 	}
 	return skipped, nil, nil
+}
+
+// lineEnd returns where the first line ends, -1 when it does not.
+func lineEnd(data []byte) int {
+	end := bytes.IndexByte(data, '\n')
+	if end >= 0 {
+		data = data[:end]
+	}
+	if i := bytes.IndexByte(data, '\r'); i >= 0 {
+		return i
+	}
+	return end
 }
 
 // looksLikeEvents reports whether text is the beginning of an event stream

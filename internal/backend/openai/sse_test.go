@@ -90,7 +90,7 @@ func TestAStreamHasALimit(t *testing.T) {
 // exchangeOf feeds a stream to an exchange.
 func exchangeOf(stream string) *exchange {
 	x := &exchange{status: 200, limit: 1 << 20, started: time.Now()}
-	x.watch = &watch{cancel: func(error) {}, timer: time.NewTimer(time.Hour)}
+	x.watch = watch{cancel: func(error) {}, timer: time.NewTimer(time.Hour)}
 	x.readEvents(strings.NewReader(stream))
 	x.watch.timer.Stop()
 	return x
