@@ -148,7 +148,7 @@ func bounds(w law, c calls, p *provider) (longer float64, refusals int) {
 	short := strings.HasSuffix(w.name, "bucket of a second") || strings.HasSuffix(w.name, "that says so")
 	switch {
 	case p.tokens != nil && short && long:
-		return 1.20, 220 // two calls fill the bucket, and fifty have not been answered yet
+		return 1.20, 300 // two calls fill the bucket, and fifty have not been answered yet
 	case p.tokens != nil && p.kept && w.silent && !long, p.tokens != nil && w.silent && strings.HasSuffix(w.name, "silent bucket"):
 		return 1.05, 45 // nothing tells that unused tokens are not given back
 	case p.tokens != nil && long && strings.HasPrefix(w.name, "window"):

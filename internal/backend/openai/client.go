@@ -26,9 +26,8 @@ type Client struct {
 
 	// What every call has in common: its header lines, and what the configuration
 	// changes in its body.
-	lines     headerLines
-	edits     edits
-	cancelKey any // see [cancelKey]
+	lines headerLines
+	edits edits
 }
 
 var _ backend.Backend = (*Client)(nil)
@@ -42,7 +41,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{
 		cfg: cfg, transport: newTransport(cfg), redact: newRedactor(cfg), lines: newHeaderLines(cfg.Headers),
-		edits: newEdits(cfg.Set, cfg.Drop), cancelKey: cancelKey(),
+		edits: newEdits(cfg.Set, cfg.Drop),
 	}
 	c.http = newHTTPClient(c.transport)
 	api := goopenai.DefaultConfig(string(cfg.APIKey))
@@ -91,7 +90,7 @@ func (c *Client) Complete(ctx context.Context, req *backend.Request) (*backend.R
 	pace := c.pace(streams)
 	x := &exchange{
 		body: body, lines: &c.lines, jobID: [1]string{req.JobID}, streams: streams,
-		limit: c.cfg.MaxResponseBytes, chunk: req.Chunk, cancelKey: c.cancelKey,
+		limit: c.cfg.MaxResponseBytes, chunk: req.Chunk,
 	}
 	ctx = x.start(ctx, pace)
 	defer x.watch.stop()

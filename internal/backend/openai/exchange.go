@@ -40,13 +40,11 @@ const (
 )
 
 // exchange is one HTTP call: what is to be sent, and what came of it. It is also
-// the context of its request: what net/http looks up in that, several times a
-// call, is not searched for among all that the caller's has.
+// the context of its request, by which it is found again.
 type exchange struct {
 	// Context ends the call: with the caller's, or by the watch.
 	context.Context
-	cancelKey any
-	watch     watch
+	watch watch
 
 	body    []byte
 	reader  bytes.Reader // of body

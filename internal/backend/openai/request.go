@@ -19,41 +19,6 @@ func (x *exchange) start(ctx context.Context, p pace) context.Context {
 	return x
 }
 
-// Value implements context.Context. A call has nothing but its end in common with
-// its caller.
-func (x *exchange) Value(key any) any {
-	if x.cancelKey == nil || key == x.cancelKey {
-		return x.Context.Value(key)
-	}
-	return nil
-}
-
-// cancelKey returns what package context looks for in a context that is not its
-// own, to find the one inside that it can cancel: that is how [context.Cause]
-// works, and how a context is derived without a goroutine. It is nil when there
-// is no such thing.
-func cancelKey() any {
-	var asked keyRecorder
-	asked.Context = context.Background()
-	_ = context.Cause(&asked)
-	return asked.key
-}
-
-// keyRecorder is a context that is done and keeps the key it is asked for.
-type keyRecorder struct {
-	context.Context
-	key any
-}
-
-// Err implements context.Context.
-func (*keyRecorder) Err() error { return context.Canceled }
-
-// Value implements context.Context.
-func (r *keyRecorder) Value(key any) any {
-	r.key = key
-	return nil
-}
-
 // errTaken ends go-openai's part of a call.
 var errTaken = errors.New("the request was taken")
 

@@ -10,36 +10,27 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestACallHasNothingButItsEndInCommonWithItsCaller(t *testing.T) {
+func TestTheContextOfACallEndsWithItsCallers(t *testing.T) {
 	t.Parallel()
-	type key struct{}
 	end := errors.New("the end")
-	for _, known := range []any{cancelKey(), nil} {
-		deadline := time.Now().Add(time.Hour)
-		parent, cancelParent := context.WithDeadline(context.WithValue(t.Context(), key{}, "v"), deadline)
-		defer cancelParent()
-		caller, cancel := context.WithCancelCause(parent)
-		x := &exchange{cancelKey: known}
-		require.Equal(t, context.Context(x), x.start(caller, pace{limit: time.Hour}))
-		defer x.watch.stop()
-		below, cancelBelow := context.WithCancelCause(x) // as net/http does it
-		defer cancelBelow(nil)
-		got, ok := x.Deadline()
-		require.True(t, ok)
-		require.Equal(t, deadline, got)
-		if known != nil {
-			require.Nil(t, x.Value(key{}))
-		} else {
-			require.Equal(t, "v", x.Value(key{}))
-		}
-		require.NoError(t, context.Cause(x))
-		cancel(end)
-		<-below.Done()
-		require.ErrorIs(t, x.Err(), context.Canceled)
-		require.Equal(t, end, context.Cause(x))
-		require.Equal(t, end, context.Cause(below))
-	}
-	require.NotNil(t, cancelKey(), "every look into a call's context goes through its caller's")
+	deadline := time.Now().Add(time.Hour)
+	parent, cancelParent := context.WithDeadline(t.Context(), deadline)
+	defer cancelParent()
+	caller, cancel := context.WithCancelCause(parent)
+	x := new(exchange)
+	require.Equal(t, context.Context(x), x.start(caller, pace{limit: time.Hour}))
+	defer x.watch.stop()
+	below, cancelBelow := context.WithCancelCause(x) // as net/http does it
+	defer cancelBelow(nil)
+	got, ok := x.Deadline()
+	require.True(t, ok)
+	require.Equal(t, deadline, got)
+	require.NoError(t, context.Cause(x))
+	cancel(end)
+	<-below.Done()
+	require.ErrorIs(t, x.Err(), context.Canceled)
+	require.Equal(t, end, context.Cause(x))
+	require.Equal(t, end, context.Cause(below))
 }
 
 func TestARequestIsOnlyTakenOfACall(t *testing.T) {
