@@ -27,7 +27,12 @@ type Delivery struct {
 	Header  job.Header
 
 	nc     *nats.Conn
-	stream string // that the job is in
+	stream string  // that the job is in
+	source *Source // that gave it a slot; nil before
+
+	// settling and freed belong to the handler: the slot is free already, and the
+	// job is counted among those without one.
+	settling, freed bool
 
 	mu       sync.Mutex // guards the rest
 	reply    string     // where the newest delivery of this job is acknowledged
@@ -43,6 +48,15 @@ func (d *Delivery) Number() int {
 	return d.number
 }
 
+// Release says that the job is only to be settled yet, which mostly means to wait
+// for the server: its slot may take the next job meanwhile. The lease is kept. Only
+// the job's handler may call it.
+func (d *Delivery) Release() {
+	if d.source != nil {
+		d.source.release(d)
+	}
+}
+
 // Ack tells the server that the job is done and waits until the server has it,
 // which does not prove that this worker still held the lease.
 //
@@ -50,17 +64,19 @@ func (d *Delivery) Number() int {
 // acknowledged, and then answers nothing. So where no answer comes, the stream is
 // asked whether the job has left it.
 func (d *Delivery) Ack(ctx context.Context) error {
-	try, cancel := context.WithTimeout(ctx, ackTimeout)
-	defer cancel()
-	err := d.settle(try, []byte("+ACK"))
+	err := d.settle(ctx, ackTimeout, []byte("+ACK"))
 	if err != nil && d.gone(ctx) {
 		return nil
 	}
 	return err
 }
 
-// ackTimeout bounds the wait for the server's answer to an ack.
-const ackTimeout = 2 * time.Second
+// ackTimeout and returnTimeout bound the wait for the server's answer to an ack and
+// to a job that is given back.
+const (
+	ackTimeout    = 2 * time.Second
+	returnTimeout = 5 * time.Second
+)
 
 // noMessage is the server's code for a sequence that holds no message.
 const noMessage = 10037
@@ -94,7 +110,7 @@ func (d *Delivery) Return(ctx context.Context, delay time.Duration) error {
 	d.returned = true
 	d.mu.Unlock()
 	if delay <= 0 {
-		return d.settle(ctx, []byte("-NAK"))
+		return d.settle(ctx, returnTimeout, []byte("-NAK"))
 	}
 	body, err := json.Marshal(struct {
 		Delay time.Duration `json:"delay"` // nanoseconds, as the server wants it
@@ -102,14 +118,14 @@ func (d *Delivery) Return(ctx context.Context, delay time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("encode the delay: %w", err)
 	}
-	return d.settle(ctx, append([]byte("-NAK "), body...))
+	return d.settle(ctx, returnTimeout, append([]byte("-NAK "), body...))
 }
 
-func (d *Delivery) settle(ctx context.Context, verb []byte) error {
+func (d *Delivery) settle(ctx context.Context, timeout time.Duration, verb []byte) error {
 	for {
-		try, cancel := context.WithCancel(ctx)
+		try, cancel := context.WithTimeout(ctx, timeout)
 		_, err := d.nc.RequestWithContext(try, d.settleAt(cancel), verb)
-		moved := try.Err() != nil && ctx.Err() == nil
+		moved := errors.Is(try.Err(), context.Canceled) && ctx.Err() == nil
 		cancel()
 		switch {
 		case err == nil:

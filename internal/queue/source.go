@@ -42,7 +42,7 @@ type SourceConfig struct {
 // through one channel:
 //
 //	server -> subscription -> arrived ─┐
-//	slot   -> handler ended -> freed ──┼─> owner -> pull for the free slots
+//	slot   -> released      -> freed ──┼─> owner -> pull for the free slots
 //	server -> status        -> ended ──┘
 type Source struct {
 	cfg      SourceConfig
@@ -52,12 +52,14 @@ type Source struct {
 	inlets   []*inlet // open ones, and those that may still bring something
 	free     int
 	inflight leases
+	handlers handlers
 	binding  sync.WaitGroup // tries to bind a lost consumer again
 
 	expires, lost time.Duration // pullExpires and pullLost
 
 	lastGood atomic.Int64 // unix nanoseconds of the last good answer to a pull
 	held     atomic.Int64 // jobs in slots
+	settling atomic.Int64 // jobs that are settled without a slot
 }
 
 // NewSource returns a Source; it starts nothing.
@@ -73,6 +75,7 @@ func NewSource(cfg SourceConfig) (*Source, error) {
 		gone: make(chan struct{}), expires: pullExpires, lost: pullLost,
 	}
 	s.inflight.bySeq = make(map[uint64]*Delivery, cfg.Slots)
+	s.handlers.work = make(chan *Delivery, sparest)
 	for _, q := range cfg.Queues {
 		if q.Weight < 1 {
 			return nil, fmt.Errorf("queue %s: weight %d is below 1", q.Name, q.Weight)
@@ -120,9 +123,9 @@ type (
 	freed struct{}
 )
 
-// Run takes jobs and calls handle for each in a goroutine of its own, until ctx
-// is done; then it takes no more, returns what was still under way to this
-// worker, waits for the handlers and returns. handle settles its delivery.
+// Run takes jobs and calls handle for each, side by side, until ctx is done; then
+// it takes no more, returns what was still under way to this worker, waits for
+// the handlers and returns. handle settles its delivery.
 func (s *Source) Run(ctx context.Context, handle func(*Delivery)) error {
 	connected := s.cfg.Conn.StatusChanged(nats.CONNECTED)
 	defer s.cfg.Conn.RemoveStatusListener(connected)
@@ -134,7 +137,7 @@ func (s *Source) Run(ctx context.Context, handle func(*Delivery)) error {
 		}
 	}
 	leaseCtx, stopLeases := context.WithCancel(context.WithoutCancel(ctx))
-	var wg sync.WaitGroup // handlers and the lease keeper
+	var wg sync.WaitGroup // the lease keeper
 	wg.Go(func() { s.inflight.keep(leaseCtx, s.cfg.Layout.lease()/extensions, s.cfg.Logger) })
 
 	s.serve(ctx, connected, handle)
@@ -142,6 +145,7 @@ func (s *Source) Run(ctx context.Context, handle func(*Delivery)) error {
 	for s.free < s.cfg.Slots { // handlers end, late arrivals go back
 		s.take(ctx, <-s.inbox, nil)
 	}
+	s.handlers.stop()
 	stopLeases()
 	wg.Wait()
 	close(s.gone)
@@ -257,13 +261,36 @@ func (s *Source) begin(d *Delivery, handle func(*Delivery)) {
 	s.free--
 	s.held.Add(1)
 	s.inflight.add(d)
-	go func() { // ends when the handler does; Run counts it through freed
-		defer func() {
-			s.inflight.remove(d)
-			s.inbox <- freed{}
-		}()
+	d.source = s
+	s.handlers.run(d, func(d *Delivery) {
+		defer s.done(d)
 		handle(d)
-	}()
+	})
+}
+
+// release frees the slot of a job that is only to be settled yet, unless there are
+// as many of those already as there are slots.
+func (s *Source) release(d *Delivery) {
+	if d.settling || d.freed {
+		return
+	}
+	if s.settling.Add(1) > int64(s.cfg.Slots) {
+		s.settling.Add(-1)
+		return
+	}
+	d.settling, d.freed = true, true
+	s.inbox <- freed{}
+}
+
+// done ends a job's stay here.
+func (s *Source) done(d *Delivery) {
+	s.inflight.remove(d)
+	if d.settling {
+		s.settling.Add(-1)
+	}
+	if !d.freed {
+		s.inbox <- freed{}
+	}
 }
 
 // giveBack returns a job that was never begun, without waiting for the answer.
@@ -289,60 +316,6 @@ func (s *Source) drain(ctx context.Context) {
 				open = false
 			case <-timeout.C:
 				return
-			}
-		}
-	}
-}
-
-// leases are the jobs in slots.
-type leases struct {
-	mu    sync.Mutex // guards bySeq
-	bySeq map[uint64]*Delivery
-}
-
-func (l *leases) get(seq uint64) *Delivery {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.bySeq[seq]
-}
-
-func (l *leases) add(d *Delivery) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.bySeq[d.Seq] = d
-}
-
-func (l *leases) remove(d *Delivery) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.bySeq[d.Seq] == d { // not what came after it was returned
-		delete(l.bySeq, d.Seq)
-	}
-}
-
-func (l *leases) all() []*Delivery {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	all := make([]*Delivery, 0, len(l.bySeq))
-	for _, d := range l.bySeq {
-		all = append(all, d)
-	}
-	return all
-}
-
-// keep extends every lease until ctx is done.
-func (l *leases) keep(ctx context.Context, every time.Duration, logger *slog.Logger) {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		for _, d := range l.all() {
-			if err := d.extend(); err != nil {
-				logger.WarnContext(ctx, "lease could not be extended", "job_id", d.ID, "err", err)
 			}
 		}
 	}

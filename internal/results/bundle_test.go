@@ -61,8 +61,14 @@ func (b *bundle) open(conn ...nats.Option) *Store {
 // messages returns everything a stream holds.
 func (b *bundle) messages(stream string) []*jetstream.RawStreamMsg {
 	b.t.Helper()
-	s, err := b.js.Stream(b.t.Context(), stream)
-	require.NoError(b.t, err)
+	var s jetstream.Stream
+	require.Eventually(b.t, func() bool { // a request may go down with the connection of a server that was restarted
+		ctx, cancel := context.WithTimeout(b.t.Context(), time.Second)
+		defer cancel()
+		var err error
+		s, err = b.js.Stream(ctx, stream)
+		return err == nil
+	}, patience, time.Millisecond)
 	var all []*jetstream.RawStreamMsg
 	for seq := s.CachedInfo().State.FirstSeq; seq <= s.CachedInfo().State.LastSeq; seq++ {
 		msg, err := s.GetMsg(b.t.Context(), seq)

@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"understudy/internal/natstest"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -113,43 +116,43 @@ func TestAClusterHasOneResultAndThreeCopies(t *testing.T) {
 	require.Equal(t, 3, s.CachedInfo().Config.Replicas)
 }
 
-// answers is a JetStream whose stream refuses what errs says, then takes it.
-type answers struct {
-	jetstream.JetStream
-	errs []error
-	n    int
-}
-
-func (a *answers) PublishMsg(context.Context, *nats.Msg, ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
-	a.n++
-	if a.n <= len(a.errs) {
-		return nil, a.errs[a.n-1]
-	}
-	return &jetstream.PubAck{}, nil
-}
-
 // A write to the same subject that is still under way can fail yet: who believes
 // it would wait for a result that nobody has.
 func TestAWriteUnderWayIsNoResult(t *testing.T) {
 	t.Parallel()
-	wrong := func(code jetstream.ErrorCode) error {
-		return fmt.Errorf("nats: %w", &jetstream.APIError{Code: 400, ErrorCode: code})
+	const silence = ""
+	wrong := func(code int) string {
+		return fmt.Sprintf(`{"error":{"code":400,"err_code":%d,"description":"no"},"stream":"X","seq":0}`, code)
 	}
+	srv := natstest.Run(t)
 	for name, tc := range map[string]struct {
-		errs  []error
+		words []string // of the stream; then it takes the message
 		want  error
 		tries int
 	}{
-		"it is stored":     {[]error{wrong(10164), wrong(10164), wrong(10071)}, ErrCommitted, 3},
-		"it is not stored": {[]error{wrong(10164), nats.ErrTimeout}, nil, 3},
-		"stored before":    {[]error{wrong(10071)}, ErrCommitted, 1},
+		"it is stored":     {[]string{wrong(10164), wrong(10164), wrong(10071)}, ErrCommitted, 3},
+		"it is not stored": {[]string{wrong(10164), silence, "what?", "{}"}, nil, 5},
+		"stored before":    {[]string{wrong(10071)}, ErrCommitted, 1},
+		"taken":            {nil, nil, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			js := &answers{errs: tc.errs}
-			s := &Store{js: js, tryTimeout: tryTimeout, blocked: newBlockages()}
-			require.ErrorIs(t, s.store(t.Context(), KindResults, nats.NewMsg("x")), tc.want)
-			require.Equal(t, tc.tries, js.n)
+			stream, nc, subject := srv.Conn(t), srv.Conn(t), nats.NewInbox()
+			var tries atomic.Int64
+			_, err := stream.Subscribe(subject, func(m *nats.Msg) {
+				word := `{"stream":"X","seq":1}`
+				if n := int(tries.Add(1)); n <= len(tc.words) {
+					word = tc.words[n-1]
+				}
+				if word != silence {
+					_ = m.Respond([]byte(word)) // else the try times out, which is an answer too many
+				}
+			})
+			require.NoError(t, err)
+			require.NoError(t, stream.Flush())
+			s := &Store{nc: nc, tryTimeout: 2 * time.Second, blocked: newBlockages()}
+			require.ErrorIs(t, s.store(t.Context(), KindResults, nats.NewMsg(subject)), tc.want)
+			require.Equal(t, int64(tc.tries), tries.Load())
 		})
 	}
 }

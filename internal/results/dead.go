@@ -49,7 +49,8 @@ func (s *Store) Bury(ctx context.Context, letter *job.DeadLetter, payload []byte
 			}
 			msg.Header.Set(job.HeaderJobSeq, strconv.FormatUint(jobSeq, 10))
 		}
-		err = s.store(ctx, KindDead, msg, jetstream.WithExpectLastSequencePerSubject(replaces))
+		msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(replaces, 10))
+		err = s.store(ctx, KindDead, msg)
 		switch {
 		case err == nil:
 			return nil

@@ -47,8 +47,17 @@ type Holder struct {
 // meant for a worker that has begun nothing of this delivery yet.
 func (s *Store) History(ctx context.Context, queue, id string, by Holder) (History, error) {
 	newest, err := last(ctx, s.events, s.subjects.Event(queue, id))
-	if newest == nil || err != nil {
+	if err != nil {
 		return History{}, err
+	}
+	return s.historyUpTo(ctx, queue, id, by, newest)
+}
+
+// historyUpTo is [Store.History] where the newest event is known, nil when there
+// is none.
+func (s *Store) historyUpTo(ctx context.Context, queue, id string, by Holder, newest *jetstream.RawStreamMsg) (History, error) {
+	if newest == nil {
+		return History{}, nil
 	}
 	h := newHistory(by)
 	h.Seq = newest.Sequence
@@ -62,7 +71,7 @@ func (s *Store) History(ctx context.Context, queue, id string, by Holder) (Histo
 			return h.end(), nil
 		}
 	}
-	err = s.replay(ctx, queue, id, 0, func(e *job.Event, seq uint64) bool {
+	err := s.replay(ctx, queue, id, 0, func(e *job.Event, seq uint64) bool {
 		h.add(e)
 		return seq < newest.Sequence
 	})

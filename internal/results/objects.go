@@ -17,6 +17,10 @@ import (
 const (
 	// chunkSize is the longest message of an object, where the server takes it.
 	chunkSize = 128 << 10
+	// readWindow is how many bytes of objects are read at once, but for one object
+	// that is bigger. The server sends them as fast as it can, and cuts off whoever has
+	// more than 64 MiB to take (its max_pending).
+	readWindow = 32 << 20
 	// slowest is how many bytes a second an object moves at least, before it is
 	// given up: 1 MiB.
 	slowest = 1 << 20
@@ -96,7 +100,13 @@ func (s *Store) get(ctx context.Context, bucketName, name string, limit int64) (
 	case info.Size > uint64(max(limit, 0)):
 		return nil, &TooBigError{What: "object", Size: int64(min(info.Size, 1<<62)), Limit: limit} //nolint:gosec // cut
 	}
-	ctx, cancel = s.bounded(ctx, int64(info.Size)) //nolint:gosec // at most limit
+	size := int64(info.Size) //nolint:gosec // at most limit
+	weight := min(size, readWindow)
+	if err := s.reading.Acquire(ctx, weight); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	defer s.reading.Release(weight)
+	ctx, cancel = s.bounded(ctx, size)
 	defer cancel()
 	object, err := bucket.Get(ctx, name)
 	if err != nil {

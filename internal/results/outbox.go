@@ -20,7 +20,10 @@ const (
 	// outboxSize is how many events may wait to be sent: about two seconds of a
 	// worker at full speed.
 	outboxSize = 16384
-	// outboxPending is how many sent events may wait for the stream's word.
+	// outboxGroup is how many events that are sent in one go share one word of the
+	// stream: at most 16, as beyond that nothing more is saved.
+	outboxGroup = 16
+	// outboxPending is how many words of the stream may be waited for.
 	outboxPending = 4096
 	// outboxAckTimeout is how long the stream has to take an event.
 	outboxAckTimeout = 10 * time.Second
@@ -41,18 +44,31 @@ var (
 // Outbox sends events in order, without ever blocking who emits them. An event
 // that cannot be sent or stored is dropped and counted. It is safe for
 // concurrent use.
+//
+// A stream stores what one connection sends in order. So of the events that are
+// sent in one go, only the last asks for the stream's word, which halves what an
+// event costs. When that word is bad, or does not come, all of them count as
+// dropped: at the edges of an outage the count can be too high or too low by less
+// than one such group. An event of [Outbox.EmitStored] has a word of its own.
 type Outbox struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
 	queue   chan letter
 	dropped atomic.Uint64
 	closed  chan struct{}  // closed when Run has ended
-	waiting sync.WaitGroup // for the stream's word, see send
+	groups  chan group     // sent, in order
+	waiting sync.WaitGroup // for the stream's word
 	logger  *slog.Logger
+	unasked int // events of the group being sent, but for its last
 	// failing is why the last event that was heard of could not be stored; nil when
-	// it was. probing tells that the word on another one is awaited.
+	// it was.
 	failing atomic.Pointer[string]
-	probing atomic.Bool
+}
+
+// group is a number of events whose last one waits for the stream's word.
+type group struct {
+	word   jetstream.PubAckFuture
+	events int
 }
 
 // letter is an event on its way.
@@ -65,11 +81,12 @@ type letter struct {
 
 // NewOutbox returns an Outbox over nc; nothing is sent until [Outbox.Run].
 func NewOutbox(nc *nats.Conn, logger *slog.Logger) (*Outbox, error) {
-	o := &Outbox{nc: nc, queue: make(chan letter, outboxSize), closed: make(chan struct{}), logger: logger}
+	o := &Outbox{
+		nc: nc, queue: make(chan letter, outboxSize), groups: make(chan group, outboxPending), closed: make(chan struct{}), logger: logger,
+	}
 	js, err := jetstream.New(nc,
 		jetstream.WithPublishAsyncMaxPending(outboxPending),
 		jetstream.WithPublishAsyncTimeout(outboxAckTimeout),
-		jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, _ *nats.Msg, err error) { o.lost(err) }),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("open JetStream for events: %w", err)
@@ -117,9 +134,9 @@ func (o *Outbox) Failing() string {
 	return ""
 }
 
-// lost counts an event that could not be sent or stored.
-func (o *Outbox) lost(err error) {
-	o.dropped.Add(1)
+// lost counts events that could not be sent or stored.
+func (o *Outbox) lost(events int, err error) {
+	o.dropped.Add(uint64(events))
 	why := reason(err)
 	if o.failing.Swap(&why) == nil {
 		o.logger.Warn("events cannot be stored; they are dropped and counted until they can be", "err", why)
@@ -153,6 +170,11 @@ func (o *Outbox) put(l letter) error {
 // Run sends what is emitted until ctx is done, then what is left, and returns
 // when the stream has answered for all of it or a few seconds have passed.
 func (o *Outbox) Run(ctx context.Context) {
+	o.waiting.Go(func() { // ends when groups is closed, below; a word comes within outboxAckTimeout, which the publisher enforces
+		for g := range o.groups {
+			_ = o.hear(g)
+		}
+	})
 	for {
 		select {
 		case l := <-o.queue:
@@ -173,7 +195,11 @@ func (o *Outbox) Run(ctx context.Context) {
 		o.logger.WarnContext(ctx, "events were not all stored at the stop", "pending", o.js.PublishAsyncPending())
 	}
 	o.js.CleanupPublisher() // what has no answer yet fails
+	close(o.groups)
 	o.waiting.Wait()
+	if o.unasked > 0 {
+		o.lost(o.unasked, context.Cause(ctx)) // sent, but nobody will know
+	}
 	close(o.closed)
 	for len(o.queue) > 0 { // too late for these
 		<-o.queue
@@ -189,33 +215,45 @@ func (o *Outbox) send(ctx context.Context, l letter) {
 			o.logger.WarnContext(ctx, "event could not be copied", "err", err)
 		}
 	}
-	future, err := o.publish(ctx, &nats.Msg{Subject: l.subject, Data: l.data})
-	if err != nil {
-		o.lost(err)
+	if l.stored == nil && o.unasked+1 < outboxGroup && len(o.queue) > 0 { // the next one asks
+		if err := o.nc.Publish(l.subject, l.data); err != nil {
+			o.lost(1, err)
+			return
+		}
+		o.unasked++
+		return
+	}
+	g := group{events: o.unasked + 1}
+	o.unasked = 0
+	var err error
+	if g.word, err = o.publish(ctx, &nats.Msg{Subject: l.subject, Data: l.data}); err != nil {
+		o.lost(g.events, err)
 		if l.stored != nil {
 			l.stored <- err
 		}
 		return
 	}
-	// Nobody needs to hear of an event that was stored as expected.
-	probe := o.failing.Load() != nil && o.probing.CompareAndSwap(false, true)
-	if l.stored == nil && !probe {
-		return
-	}
-	o.waiting.Go(func() { // ends within outboxAckTimeout, which the publisher enforces; Run waits for it
-		var err error
+	if l.stored == nil {
 		select {
-		case <-future.Ok():
-			o.kept()
-		case err = <-future.Err():
+		case o.groups <- g:
+		case <-ctx.Done():
+			o.lost(g.events, context.Cause(ctx)) // sent, but nobody will know
 		}
-		if probe {
-			o.probing.Store(false)
-		}
-		if l.stored != nil {
-			l.stored <- err
-		}
-	})
+		return
+	}
+	o.waiting.Go(func() { l.stored <- o.hear(g) }) // ends within outboxAckTimeout; Run waits for it
+}
+
+// hear waits for the stream's word on a group.
+func (o *Outbox) hear(g group) error {
+	select {
+	case <-g.word.Ok():
+		o.kept()
+		return nil
+	case err := <-g.word.Err():
+		o.lost(g.events, err)
+		return err
+	}
 }
 
 // publish publishes msg. While the window of unanswered events is full it waits

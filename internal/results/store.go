@@ -1,7 +1,9 @@
 package results
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -9,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/semaphore"
 
 	"understudy/internal/job"
 )
@@ -50,13 +53,16 @@ type Store struct {
 
 	results, events, dead jetstream.Stream
 
+	manyResults, manyEvents *bulk // see BatchReads; nil without
+
 	tryTimeout time.Duration // of one try to store
 	blocked    *blockages
+	reading    *semaphore.Weighted // bytes of objects on their way
 }
 
 // Open returns a Store over one connection, whose streams must exist.
 func Open(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, subjects job.Subjects) (*Store, error) {
-	s := &Store{nc: nc, js: js, subjects: subjects, tryTimeout: tryTimeout, blocked: newBlockages()}
+	s := &Store{nc: nc, js: js, subjects: subjects, tryTimeout: tryTimeout, blocked: newBlockages(), reading: semaphore.NewWeighted(readWindow)}
 	for name, handle := range map[string]*jetstream.Stream{
 		subjects.ResultsStream(): &s.results,
 		subjects.EventsStream():  &s.events,
@@ -133,11 +139,16 @@ type Stored struct {
 // Lookup returns the stored result of a job, nil when there is none.
 func (s *Store) Lookup(ctx context.Context, queue, id string) (*Stored, error) {
 	msg, err := last(ctx, s.results, s.subjects.Result(queue, id))
-	if msg == nil || err != nil {
-		return nil, err
+	return storedOf(msg), err
+}
+
+// storedOf reads a message of the results stream.
+func storedOf(msg *jetstream.RawStreamMsg) *Stored {
+	if msg == nil {
+		return nil
 	}
 	seq, _ := strconv.ParseUint(msg.Header.Get(job.HeaderJobSeq), 10, 64) // absent or foreign: 0
-	return &Stored{Data: msg.Data, Seq: msg.Sequence, JobSeq: seq}, nil
+	return &Stored{Data: msg.Data, Seq: msg.Sequence, JobSeq: seq}
 }
 
 // Accepted reports whether a job of that id is stored: queued, running, or with a
@@ -168,7 +179,8 @@ func (s *Store) Commit(ctx context.Context, r *job.Result, jobSeq, replaces uint
 	msg := nats.NewMsg(s.subjects.Result(r.Queue, r.ID))
 	msg.Data = data
 	msg.Header.Set(job.HeaderJobSeq, strconv.FormatUint(jobSeq, 10))
-	if err := s.store(ctx, KindResults, msg, jetstream.WithExpectLastSequencePerSubject(replaces)); err != nil {
+	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(replaces, 10))
+	if err := s.store(ctx, KindResults, msg); err != nil {
 		return nil, fmt.Errorf("commit the result of job %s: %w", r.ID, err)
 	}
 	return data, nil
@@ -194,7 +206,7 @@ const (
 // second code for it, while another write to the subject is under way: that one
 // may still fail, so it is no reason to stop trying. While it tries in vain,
 // [Store.Blocked] says so.
-func (s *Store) store(ctx context.Context, kind Kind, msg *nats.Msg, opts ...jetstream.PublishOpt) error {
+func (s *Store) store(ctx context.Context, kind Kind, msg *nats.Msg) error {
 	stream := s.results
 	if kind == KindDead {
 		stream = s.dead
@@ -203,7 +215,7 @@ func (s *Store) store(ctx context.Context, kind Kind, msg *nats.Msg, opts ...jet
 	defer trial.over()
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		try, cancel := context.WithTimeout(ctx, s.tryTimeout)
-		_, err := s.js.PublishMsg(try, msg, opts...)
+		err := s.publish(try, msg)
 		cancel()
 		var api *jetstream.APIError
 		switch {
@@ -222,6 +234,34 @@ func (s *Store) store(ctx context.Context, kind Kind, msg *nats.Msg, opts ...jet
 			return fmt.Errorf("%w (last answer: %w)", context.Cause(ctx), err)
 		}
 	}
+}
+
+// publish sends msg to the stream of its subject and waits for its word. A refusal is
+// a *jetstream.APIError.
+func (s *Store) publish(ctx context.Context, msg *nats.Msg) error {
+	word, err := s.nc.RequestMsgWithContext(ctx, msg)
+	if errors.Is(err, nats.ErrNoResponders) {
+		return jetstream.ErrNoStreamResponse
+	}
+	if err != nil {
+		return err
+	}
+	if bytes.HasPrefix(word.Data, []byte(`{"stream":`)) && !bytes.Contains(word.Data, []byte(`"error"`)) {
+		return nil // as almost always: worth the look before it is decoded
+	}
+	var ack struct {
+		Error  *jetstream.APIError `json:"error"`
+		Stream string              `json:"stream"`
+	}
+	switch err := json.Unmarshal(word.Data, &ack); {
+	case err != nil:
+		return fmt.Errorf("%w: %w", jetstream.ErrInvalidJSAck, err)
+	case ack.Error != nil:
+		return ack.Error
+	case ack.Stream == "": // somebody else answered
+		return jetstream.ErrInvalidJSAck
+	}
+	return nil
 }
 
 // last returns the last message of a subject, nil when there is none.

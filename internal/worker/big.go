@@ -58,7 +58,7 @@ func (t *task) putAnswer(ctx context.Context, r *job.Result) error {
 	}
 	name, err := t.w.store.PutAnswer(ctx, t.d.Queue, t.id, t.d.Seq, r.Response.Body)
 	if err != nil {
-		t.log.ErrorContext(ctx, "an answer that is too big for a message could not be put into the object store", "err", err)
+		t.log().ErrorContext(ctx, "an answer that is too big for a message could not be put into the object store", "err", err)
 		return err
 	}
 	r.Response.Object, r.Response.Bytes, r.Response.Body = name, int64(len(r.Response.Body)), nil
@@ -81,7 +81,7 @@ func (t *task) dropObject(ctx context.Context, what, name string, drop func(cont
 	ctx, cancel := context.WithTimeout(ctx, returnTimeout)
 	defer cancel()
 	if err := drop(ctx, name); err != nil {
-		t.log.WarnContext(ctx, "an object could not be deleted; it is collected later", "what", what, "err", err)
+		t.log().WarnContext(ctx, "an object could not be deleted; it is collected later", "what", what, "err", err)
 	}
 }
 

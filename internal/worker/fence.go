@@ -48,7 +48,7 @@ func (t *task) fence() bool {
 		case t.calling.Err() != nil: // the call ends before it leaves
 			return true
 		}
-		t.log.WarnContext(t.calling, "whether the job has a result could not be read before a call; trying again", "err", err)
+		t.log().WarnContext(t.calling, "whether the job has a result could not be read before a call; trying again", "err", err)
 		sleep(t.calling, retryLookup)
 	}
 	return true
@@ -80,6 +80,6 @@ func (t *task) yield(ctx context.Context) {
 	settling, cancel := t.w.settling(ctx, 0)
 	defer cancel()
 	if err := t.resend(settling, t.elsewhere); err != nil {
-		t.log.WarnContext(settling, "job could not be ended after another worker's result; its lease will run out", "err", err)
+		t.log().WarnContext(settling, "job could not be ended after another worker's result; its lease will run out", "err", err)
 	}
 }

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -36,7 +37,7 @@ func (t *task) result(status job.Status) *job.Result {
 func (t *task) success(out fallback.Outcome) *job.Result {
 	resp := out.Response
 	r := t.result(job.Succeeded)
-	r.Response = &job.Response{StatusCode: resp.Status, RequestID: resp.RequestID, Body: job.RawBody(resp.Body)}
+	r.Response = job.NewResponse(resp.Status, resp.RequestID, resp.Body)
 	r.Backend, r.Model, r.Degraded, r.Usage = out.Backend, resp.Model, resp.Degraded, resp.Usage
 	return r
 }
@@ -54,7 +55,7 @@ func (t *task) failure(out fallback.Outcome) *job.Result {
 	r.Backend, r.Model = err.Backend, err.Model
 	r.Error = &job.Error{Code: string(err.Class), Message: err.Message, First: out.First, Last: out.Last}
 	if err.Status != 0 {
-		r.Response = &job.Response{StatusCode: err.Status, RequestID: err.RequestID, Body: job.RawBody(err.Body)}
+		r.Response = job.NewResponse(err.Status, err.RequestID, err.Body)
 	}
 	return r
 }
@@ -91,21 +92,21 @@ func (t *task) finish(ctx context.Context, r *job.Result) {
 				return
 			}
 		}
-		t.log.WarnContext(ctx, "the result that is there already could not be read; trying again", "err", lookupErr)
+		t.log().WarnContext(ctx, "the result that is there already could not be read; trying again", "err", lookupErr)
 		sleep(settling, retryLookup)
 		if settling.Err() != nil {
 			return
 		}
 	}
 	if err != nil {
-		t.log.ErrorContext(ctx, "result could not be committed; the job will run again", "status", r.Status, "err", err)
+		t.log().ErrorContext(ctx, "result could not be committed; the job will run again", "status", r.Status, "err", err)
 		return
 	}
 	t.w.at("after commit", t.id)
 	t.dropObject(settling, "the answer before", t.replaced, t.w.store.DropAnswer)
 	if r.Status == job.Failed || r.Status == job.Expired {
 		if err := t.bury(settling, r); err != nil {
-			t.log.ErrorContext(ctx, "dead letter could not be stored; it will be tried again", "err", err)
+			t.log().ErrorContext(ctx, "dead letter could not be stored; it will be tried again", "err", err)
 			return
 		}
 		t.w.at("after dead letter", t.id)
@@ -182,22 +183,21 @@ const ackTries = 3
 // settle sends the result to whoever asked, and lets the job leave the queue.
 func (t *task) settle(ctx context.Context, data []byte) {
 	if err := t.w.store.Reply(t.job.ReplyTo, data); err != nil {
-		t.log.WarnContext(ctx, "result could not be sent", "err", err)
+		t.log().WarnContext(ctx, "result could not be sent", "err", err)
 	}
 	t.w.at("before ack", t.id)
+	t.release()
 	for tries := 1; ctx.Err() == nil; tries++ {
-		try, cancel := context.WithTimeout(ctx, returnTimeout)
-		err := t.d.Ack(try)
-		cancel()
+		err := t.d.Ack(ctx)
 		if err == nil {
 			t.dropObject(ctx, "the job's payload", t.object, t.w.store.DropPayload)
 			return
 		}
 		if errors.Is(err, nats.ErrNoResponders) && tries >= ackTries {
-			t.log.WarnContext(ctx, "nobody takes the ack; the next delivery will be acknowledged", "err", err)
+			t.log().WarnContext(ctx, "nobody takes the ack; the next delivery will be acknowledged", "err", err)
 			return
 		}
-		t.log.WarnContext(ctx, "ack failed; trying again", "err", err)
+		t.log().WarnContext(ctx, "ack failed; trying again", "err", err)
 		sleep(ctx, retryLookup)
 	}
 }
@@ -211,8 +211,11 @@ func (t *task) account(ctx context.Context, r *job.Result) {
 	if r.Error != nil {
 		class = r.Error.Code
 	}
-	t.log.InfoContext(ctx, "job ended", "status", r.Status, "route", r.Route, "backend", r.Backend,
-		"class", class, "attempt", calls(r.Attempts), "degraded", r.Degraded, "duration_ms", r.DurationMS)
+	t.w.logger.LogAttrs(ctx, slog.LevelInfo, "job ended",
+		slog.String("job_id", t.id), slog.String("queue", t.d.Queue), slog.Int("delivery", t.d.Number()),
+		slog.String("status", string(r.Status)), slog.String("route", r.Route), slog.String("backend", r.Backend),
+		slog.String("class", class), slog.Int("attempt", calls(r.Attempts)), slog.Bool("degraded", r.Degraded),
+		slog.Int64("duration_ms", r.DurationMS))
 }
 
 // calls counts the entries of a trail that were calls.

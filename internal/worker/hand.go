@@ -17,13 +17,13 @@ func (t *task) hand(ctx context.Context, until time.Time, before time.Duration, 
 	settling, cancel := t.w.settling(ctx, returnTimeout)
 	defer cancel()
 	if held, err := t.held(settling); err != nil {
-		t.log.WarnContext(ctx, "whether the job is still this worker's could not be read before it is handed back", "err", err)
+		t.log().WarnContext(ctx, "whether the job is still this worker's could not be read before it is handed back", "err", err)
 		return false
 	} else if !held {
 		if t.elsewhere != nil {
 			t.yield(ctx)
 		} else {
-			t.log.InfoContext(ctx, "job was taken by another worker; it is left there")
+			t.log().InfoContext(ctx, "job was taken by another worker; it is left there")
 		}
 		return true
 	}
@@ -32,14 +32,14 @@ func (t *task) hand(ctx context.Context, until time.Time, before time.Duration, 
 		StartedAt: t.startedAt, Attempts: t.trail, Crashes: t.crashes,
 	}
 	if err := t.w.outbox.EmitStored(settling, t.w.subjects.Event(t.d.Queue, t.id), t.event(job.EventWaiting, w), t.eventsTo()); err != nil {
-		t.log.WarnContext(ctx, "the job's wait could not be stored", "err", err)
+		t.log().WarnContext(ctx, "the job's wait could not be stored", "err", err)
 		return false
 	}
 	if err := t.d.Return(settling, max(time.Until(until)-before, 0)); err != nil {
-		t.log.WarnContext(ctx, "job could not be returned; its lease will run out", "err", err)
+		t.log().WarnContext(ctx, "job could not be returned; its lease will run out", "err", err)
 	}
 	t.w.metrics.waits.Inc()
-	t.log.InfoContext(ctx, "job waits", "why", why, "until", until, "attempt", len(t.trail))
+	t.log().InfoContext(ctx, "job waits", "why", why, "until", until, "attempt", len(t.trail))
 	return true
 }
 

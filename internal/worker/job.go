@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"understudy/internal/backend"
 	"understudy/internal/fallback"
@@ -53,9 +54,8 @@ var errStopping = fmt.Errorf("the worker is stopping: %w", context.Canceled)
 //
 // A job that cannot go on now is handed back with its trail (task.hand).
 type task struct {
-	w   *Worker
-	d   *queue.Delivery
-	log *slog.Logger
+	w *Worker
+	d *queue.Delivery
 	fencing
 
 	id        string   // as in subjects and results
@@ -72,24 +72,26 @@ type task struct {
 	known     uint64 // the newest event that was there when the job was taken
 	object    string // that holds the payload; empty when the message does
 	replaced  string // the object of the answer that this run's result replaces
+	released  bool   // its slot may be free already
+
+	logger *slog.Logger // see log
 }
 
 // handle runs one job from its delivery to its settlement. It is where a panic
 // of a job ends.
 func (w *Worker) handle(ctx context.Context, d *queue.Delivery) {
 	t := &task{w: w, d: d, id: safeID(d.ID), taken: time.Now()}
-	t.log = w.logger.With("job_id", t.id, "queue", d.Queue, "delivery", d.Number())
 	t.redrives, _ = strconv.Atoi(d.Header.Get(job.HeaderRedrives)) // absent or foreign: 0
 	t.redrives = min(max(t.redrives, 0), maxRedrives)
 	w.metrics.inFlight.Inc()
-	defer w.metrics.inFlight.Dec()
+	defer t.release()
 	defer func() {
 		if p := recover(); p != nil {
 			stack := debug.Stack()
 			if of, ok := p.(*fallback.Panic); ok {
 				stack = of.Stack
 			}
-			t.log.ErrorContext(ctx, "job panicked; it is handed out again", "stack", string(stack))
+			t.log().ErrorContext(ctx, "job panicked; it is handed out again", "stack", string(stack))
 			t.drop(ctx, panicDelay)
 		}
 	}()
@@ -102,10 +104,31 @@ func (w *Worker) handle(ctx context.Context, d *queue.Delivery) {
 	}
 }
 
+// log returns a logger that names the job. Most jobs have one line and need none.
+func (t *task) log() *slog.Logger {
+	if t.logger == nil {
+		t.logger = t.w.logger.With("job_id", t.id, "queue", t.d.Queue, "delivery", t.d.Number())
+	}
+	return t.logger
+}
+
+// release gives the job's slot to the next one, once.
+func (t *task) release() {
+	if t.released {
+		return
+	}
+	t.released = true
+	t.w.metrics.inFlight.Dec()
+	t.d.Release()
+}
+
 // safeID is id, but for what would make a subject a wildcard, or what JSON
 // cannot hold: a publisher can send those, and no result may be stored or sought
 // under them.
 func safeID(id string) string {
+	if utf8.ValidString(id) && !strings.ContainsAny(id, "*>") {
+		return id
+	}
 	return strings.NewReplacer("*", "_", ">", "_").Replace(strings.ToValidUTF8(id, "_"))
 }
 
@@ -118,7 +141,7 @@ func (t *task) recall(ctx context.Context) bool {
 			return run
 		}
 		if tries == 0 {
-			t.log.WarnContext(ctx, "what is known of the job could not be read or stored; it waits in its slot", "err", err)
+			t.log().WarnContext(ctx, "what is known of the job could not be read or stored; it waits in its slot", "err", err)
 		}
 		select {
 		case <-time.After(retryLookup):
@@ -135,7 +158,7 @@ func (t *task) tryRecall(ctx context.Context) (run bool, err error) {
 		return false, err
 	}
 	t.looked = wallClock()
-	stored, history, err := t.read(ctx)
+	stored, history, err := t.w.store.Recall(ctx, t.d.Queue, t.id, t.holder())
 	if err != nil {
 		return false, err
 	}
@@ -165,23 +188,6 @@ func (t *task) tryRecall(ctx context.Context) (run bool, err error) {
 	return true, nil
 }
 
-// read asks for the job's result and for its history, side by side. The history
-// is read at the first delivery too: a consumer that was made anew counts from 1.
-func (t *task) read(ctx context.Context) (*results.Stored, results.History, error) {
-	type answer struct {
-		history results.History
-		err     error
-	}
-	answers := make(chan answer, 1)
-	go func() { // ends with its one request; the slot waits for it below
-		history, err := t.w.store.History(ctx, t.d.Queue, t.id, t.holder())
-		answers <- answer{history, err}
-	}()
-	stored, err := t.w.store.Lookup(ctx, t.d.Queue, t.id)
-	a := <-answers
-	return stored, a.history, errors.Join(err, a.err)
-}
-
 // replaceable reports whether a redriven job may replace the stored result.
 func (t *task) replaceable(stored *results.Stored) bool {
 	if t.redrives == 0 || stored.JobSeq == t.d.Seq {
@@ -198,7 +204,7 @@ func (t *task) resend(ctx context.Context, stored *results.Stored) error {
 	r, err := job.DecodeResult(stored.Data)
 	switch {
 	case err != nil: // somebody else's, or a newer version's: it stands all the same
-		t.log.ErrorContext(ctx, "the stored result cannot be read; it is sent as it is", "err", err)
+		t.log().ErrorContext(ctx, "the stored result cannot be read; it is sent as it is", "err", err)
 	case stored.JobSeq == t.d.Seq: // it died between the commit and the ack
 		if err := t.rebury(ctx, r); err != nil {
 			return err
@@ -206,10 +212,10 @@ func (t *task) resend(ctx context.Context, stored *results.Stored) error {
 		t.completed(r)
 	default: // a job of an id that has ended: whoever published it may wait for the word
 		if err := t.w.store.Reply(t.w.subjects.Done(t.d.Queue, t.id), stored.Data); err != nil {
-			t.log.WarnContext(ctx, "result could not be announced again", "err", err)
+			t.log().WarnContext(ctx, "result could not be announced again", "err", err)
 		}
 	}
-	t.log.InfoContext(ctx, "job has a result already; it is sent again")
+	t.log().InfoContext(ctx, "job has a result already; it is sent again")
 	t.settle(ctx, stored.Data)
 	return nil
 }
@@ -323,6 +329,6 @@ func (t *task) drop(ctx context.Context, delay time.Duration) {
 	settling, cancel := t.w.settling(ctx, returnTimeout)
 	defer cancel()
 	if err := t.d.Return(settling, delay); err != nil {
-		t.log.WarnContext(ctx, "job could not be returned; its lease will run out", "err", err)
+		t.log().WarnContext(ctx, "job could not be returned; its lease will run out", "err", err)
 	}
 }

@@ -32,29 +32,54 @@ func (o observer) Ended(a job.Attempt) {
 	if t.elsewhere != nil && a.N == t.unmade { // it never left
 		return
 	}
-	log := t.log.With("attempt", a.N, "backend", a.Backend)
 	switch a.Outcome {
 	case job.OutcomeSucceeded:
 		t.emit(job.EventAttemptSucceeded, a)
-		log.Debug("attempt succeeded", "duration_ms", a.DurationMS)
 	case job.OutcomeSkipped:
 		t.emit(job.EventAttemptSkipped, a)
 		t.w.metrics.skipped(&a)
-		class, next := told(a)
-		log.Debug("backend skipped", "class", class, "next", next)
-		return
 	case job.OutcomeFailed:
 		t.emit(job.EventAttemptFailed, a)
-		logFailure(log, a)
 	case job.OutcomeUnknown:
+		return
+	}
+	t.logAttempt(&a)
+	if a.Outcome == job.OutcomeSkipped {
 		return
 	}
 	t.w.at("after the answer", t.id)
 	t.w.metrics.attempt(&a, operation(t.job.URL))
 }
 
+// logAttempt says how an attempt ended: which backend, how long, which class and
+// why the next, but not in the provider's words: they may quote the prompt.
+// Nothing is put together for a line that is not written.
+func (t *task) logAttempt(a *job.Attempt) {
+	level := slog.LevelDebug
+	if a.Outcome == job.OutcomeFailed {
+		level = slog.LevelWarn
+	}
+	if !t.w.logger.Enabled(context.Background(), level) {
+		return
+	}
+	log := t.log().With("attempt", a.N, "backend", a.Backend)
+	class, next := told(a)
+	switch a.Outcome { //nolint:exhaustive // the others are no attempts of this worker
+	case job.OutcomeSucceeded:
+		log.Debug("attempt succeeded", "duration_ms", a.DurationMS)
+	case job.OutcomeSkipped:
+		log.Debug("backend skipped", "class", class, "next", next)
+	case job.OutcomeFailed:
+		args := []any{"class", class, "status", a.Status, "duration_ms", a.DurationMS, "next", next}
+		if a.RetryAfterMS != nil {
+			args = append(args, "retry_after_ms", *a.RetryAfterMS)
+		}
+		log.Warn("attempt failed", args...)
+	}
+}
+
 // told is the class of an attempt and what followed, empty where there is none.
-func told(a job.Attempt) (class, next string) {
+func told(a *job.Attempt) (class, next string) {
 	if a.Class != nil {
 		class = *a.Class
 	}
@@ -62,17 +87,6 @@ func told(a job.Attempt) (class, next string) {
 		next = string(*a.Next)
 	}
 	return class, next
-}
-
-// logFailure says which backend, how long, which class and why the next, but
-// not in the provider's words: they may quote the prompt.
-func logFailure(log *slog.Logger, a job.Attempt) {
-	class, next := told(a)
-	args := []any{"class", class, "status", a.Status, "duration_ms", a.DurationMS, "next", next}
-	if a.RetryAfterMS != nil {
-		args = append(args, "retry_after_ms", *a.RetryAfterMS)
-	}
-	log.Warn("attempt failed", args...)
 }
 
 // operation is the OpenTelemetry GenAI name of what a URL does.
@@ -146,7 +160,7 @@ func (t *task) relay(attempt int, data []byte) {
 		msg.Header.Set(job.HeaderAttempt, strconv.Itoa(attempt))
 		msg.Data = data // copied into the connection's buffer before PublishMsg returns
 		if err := t.w.nc.PublishMsg(msg); err != nil {
-			t.log.Debug("chunk could not be relayed", "err", err)
+			t.log().Debug("chunk could not be relayed", "err", err)
 		}
 	}
 }

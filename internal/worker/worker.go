@@ -227,6 +227,9 @@ func (w *Worker) open(ctx context.Context) error {
 	if w.store, err = results.Open(ctx, w.nc, w.js, w.subjects); err != nil {
 		return err
 	}
+	if err := w.store.BatchReads(ctx); err != nil {
+		w.logger.InfoContext(ctx, "what is known of a job is read from the leaders, job by job", "why", err)
+	}
 	if w.cfg.MaxPayload > 0 {
 		ctx, cancel := context.WithTimeout(ctx, bucketsTimeout) // a request that is forbidden gets no answer
 		defer cancel()
@@ -335,16 +338,13 @@ func (w *Worker) stopper(taking context.Context, stopWorking context.CancelCause
 	}
 }
 
-// settling returns a context for work that must be done whatever happens to
-// ctx, until the hard end of a stop or, where it is not 0, the timeout.
-func (w *Worker) settling(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(w.hard, cancel)
+// settling returns a context for work that must be done whatever happens to the
+// job's own, until the hard end of a stop or, where it is not 0, the timeout.
+func (w *Worker) settling(_ context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
 	if timeout == 0 {
-		return ctx, func() { stop(); cancel() }
+		return w.hard, func() {}
 	}
-	ctx, cancelTimeout := context.WithTimeout(ctx, timeout)
-	return ctx, func() { stop(); cancelTimeout(); cancel() }
+	return context.WithTimeout(w.hard, timeout)
 }
 
 // breakerChanged hears of every change of a breaker. It must not block.

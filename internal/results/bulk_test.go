@@ -1,0 +1,270 @@
+package results
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+
+	"understudy/internal/job"
+	"understudy/internal/natstest"
+)
+
+// batching is newBundle whose store reads for many jobs at once.
+func batching(t *testing.T) *bundle {
+	t.Helper()
+	b := newBundle(t, natstest.Options{})
+	require.NoError(t, b.store.BatchReads(t.Context()))
+	require.True(t, b.store.manyResults.usable)
+	require.True(t, b.store.manyEvents.usable)
+	return b
+}
+
+// stall lets the next questions to u wait; the returned function, called when n do,
+// lets them go.
+func stall(t *testing.T, u *bulk) (release func(n int)) {
+	t.Helper()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	require.False(t, u.busy)
+	u.busy = true
+	return func(n int) {
+		require.Eventually(t, func() bool {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			return len(u.waiting) == n
+		}, patience, time.Millisecond)
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.next()
+	}
+}
+
+// recalls asks for n jobs at once, as their first deliveries do.
+func (b *bundle) recalls(n int) (wait func() []*Stored) {
+	stored := make([]*Stored, n)
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			stored[i], _, errs[i] = b.store.Recall(b.t.Context(), "default", "j"+strconv.Itoa(i), Holder{Worker: "w-1", JobSeq: 1, Delivery: 1})
+		})
+	}
+	return func() []*Stored {
+		b.t.Helper()
+		wg.Wait()
+		for _, err := range errs {
+			require.NoError(b.t, err)
+		}
+		return stored
+	}
+}
+
+func TestManyJobsAreRecalledWithFewRequests(t *testing.T) {
+	t.Parallel()
+	b := batching(t)
+	const n = bulkMost + 20
+	want := make([]*Stored, n)
+	for i := 0; i < n; i += 7 {
+		id := "j" + strconv.Itoa(i)
+		data, err := b.store.Commit(t.Context(), result(id, i), uint64(100+i), 0)
+		require.NoError(t, err)
+		want[i], err = b.store.Lookup(t.Context(), "default", id)
+		require.NoError(t, err)
+		require.Equal(t, data, want[i].Data)
+	}
+	requests, leader := b.watch("$JS.API.DIRECT.GET.*"), b.watch("$JS.API.STREAM.MSG.GET.*")
+	goResults, goEvents := stall(t, b.store.manyResults), stall(t, b.store.manyEvents)
+	wait := b.recalls(n)
+	goResults(n)
+	goEvents(n)
+	require.Equal(t, want, wait())
+	for range 4 { // two for each stream
+		receive(t, requests)
+	}
+	b.none(requests, "$JS.API.DIRECT.GET.mark")
+	b.none(leader, "$JS.API.STREAM.MSG.GET.mark")
+}
+
+func TestARecallKnowsWhatHappened(t *testing.T) {
+	t.Parallel()
+	b := batching(t)
+	o := b.outbox()
+	b.run(o)
+	received := job.NewEvent("w-0", job.EventReceived, "a", at(1), job.Received{Queue: "default", Delivery: 1, JobSeq: 7})
+	started := job.NewEvent("w-0", job.EventAttemptStarted, "a", at(2), job.Attempt{N: 1, Backend: "vllm", StartedAt: at(2)})
+	for _, e := range []*job.Event{received, started} {
+		require.NoError(t, o.EmitStored(t.Context(), "llm.events.default.a", e, ""))
+	}
+	for delivery := 1; delivery <= 2; delivery++ { // in bulk, and at the leader
+		by := Holder{Worker: "w-1", JobSeq: 7, Delivery: delivery}
+		want, err := b.store.History(t.Context(), "default", "a", by)
+		require.NoError(t, err)
+		require.Len(t, want.Unknown, 1)
+		stored, got, err := b.store.Recall(t.Context(), "default", "a", by)
+		require.NoError(t, err)
+		require.Nil(t, stored)
+		require.Equal(t, want, got)
+	}
+}
+
+// What does not fit one answer is read one by one.
+func TestBigResultsAreRecalledToo(t *testing.T) {
+	t.Parallel()
+	b := batching(t)
+	const n = 12
+	size := 900 << 10 // the most that the server takes is 1 MiB
+	require.Greater(t, n*size, bulkBytes)
+	for i := range n {
+		_, err := b.store.Commit(t.Context(), result("j"+strconv.Itoa(i), size), uint64(i+1), 0)
+		require.NoError(t, err)
+	}
+	leader := b.watch("$JS.API.STREAM.MSG.GET.LLM_RESULTS")
+	release := stall(t, b.store.manyResults)
+	wait := b.recalls(n)
+	release(n)
+	for i, stored := range wait() {
+		require.NotNil(t, stored, i)
+		require.Equal(t, uint64(i+1), stored.JobSeq)
+		require.Greater(t, len(stored.Data), size)
+	}
+	receive(t, leader)
+	require.True(t, b.store.manyResults.usable) // nothing was wrong
+}
+
+// Whoever may publish events can store one that looks like the server's word that
+// there is nothing.
+func TestAStoredMessageIsNoStatus(t *testing.T) {
+	t.Parallel()
+	for _, status := range []string{"404", "204", "408"} {
+		t.Run(status, func(t *testing.T) {
+			t.Parallel()
+			b := batching(t)
+			forged := nats.NewMsg("llm.results.default.j0")
+			forged.Header.Set("Status", status)
+			forged.Header.Set("Description", "No Results")
+			_, err := b.js.PublishMsg(t.Context(), forged)
+			require.NoError(t, err)
+			_, err = b.store.Commit(t.Context(), result("j1", 1), 2, 0)
+			require.NoError(t, err)
+			release := stall(t, b.store.manyResults)
+			wait := b.recalls(3)
+			release(3)
+			stored := wait()
+			require.Equal(t, uint64(1), stored[0].Seq)
+			require.Equal(t, uint64(2), stored[1].JobSeq)
+			require.Nil(t, stored[2])
+		})
+	}
+}
+
+func TestAMissingMessageIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	message := func(u *bulk, header ...string) *nats.Msg {
+		m := nats.NewMsg(u.inbox + "." + strconv.FormatUint(u.rounds, 10))
+		for i := 0; i < len(header); i += 2 {
+			m.Header.Set(header[i], header[i+1])
+		}
+		return m
+	}
+	found := func(u *bulk, subject, pending string) {
+		u.receive(message(u, jetstream.SubjectHeader, subject, jetstream.SequenceHeader, "5", "Nats-Num-Pending", pending))
+	}
+	for name, tc := range map[string]struct {
+		answer   func(*bulk)
+		a, b     error
+		unusable bool
+	}{
+		"all":          {answer: func(u *bulk) { found(u, "a", "1"); found(u, "b", "0"); u.receive(message(u, "Status", "204")) }},
+		"one":          {answer: func(u *bulk) { found(u, "a", "0"); u.receive(message(u, "Status", "204")) }},
+		"none":         {answer: func(u *bulk) { u.receive(message(u, "Status", "404", "Description", "No Results")) }},
+		"the last":     {answer: func(u *bulk) { found(u, "a", "1"); u.receive(message(u, "Status", "204")) }, b: errNotBulk},
+		"the first":    {answer: func(u *bulk) { u.receive(message(u, "Status", "204")) }, a: errNotBulk, b: errNotBulk},
+		"in between":   {answer: func(u *bulk) { found(u, "a", "3"); found(u, "b", "1") }, b: errNotBulk, unusable: true},
+		"an error":     {answer: func(u *bulk) { u.receive(message(u, "Status", "500")) }, a: errNotBulk, b: errNotBulk, unusable: true},
+		"could not":    {answer: func(u *bulk) { u.receive(message(u, "Status", "404", "Description", "Message Not Found")) }, a: errNotBulk, b: errNotBulk, unusable: true},
+		"no responder": {answer: func(u *bulk) { u.receive(message(u, "Status", "503")) }, a: errNotBulk, b: errNotBulk, unusable: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u := &bulk{nc: b.nc, js: b.js, name: "NOBODY_ANSWERS", inbox: "_INBOX.x", usable: true, busy: true, checked: time.Now()}
+			qa, qb := u.ask(t.Context(), "a"), u.ask(t.Context(), "b")
+			u.mu.Lock()
+			u.next()
+			u.mu.Unlock()
+			u.receive(&nats.Msg{Subject: "_INBOX.x.0", Header: nats.Header{"Status": {"404"}, "Description": {"No Results"}}}) // of another round
+			tc.answer(u)
+			_, err := qa.wait(t.Context())
+			require.Equal(t, tc.a, err)
+			_, err = qb.wait(t.Context())
+			require.Equal(t, tc.b, err)
+			require.Equal(t, tc.unusable, !u.usable)
+			require.False(t, u.busy)
+		})
+	}
+}
+
+func TestReadsGoToTheLeaderWhereBulkOnesCannotBe(t *testing.T) {
+	t.Parallel()
+	check := func(t *testing.T, b *bundle, store *Store, why string) {
+		t.Helper()
+		_, err := b.store.Commit(t.Context(), result("a", 1), 1, 0)
+		require.NoError(t, err)
+		require.ErrorContains(t, store.BatchReads(t.Context()), why)
+		require.False(t, store.manyResults.usable)
+		stored, _, err := store.Recall(t.Context(), "default", "a", Holder{Worker: "w-1", JobSeq: 1, Delivery: 1})
+		require.NoError(t, err)
+		require.Equal(t, uint64(1), stored.JobSeq)
+	}
+	t.Run("the stream does not allow direct gets", func(t *testing.T) {
+		t.Parallel()
+		b := newBundle(t, natstest.Options{})
+		s, err := b.js.Stream(t.Context(), "LLM_RESULTS")
+		require.NoError(t, err)
+		cfg := s.CachedInfo().Config
+		cfg.AllowDirect = false
+		_, err = b.js.UpdateStream(t.Context(), cfg)
+		require.NoError(t, err)
+		check(t, b, b.store, "stream LLM_RESULTS does not allow direct gets")
+	})
+	t.Run("the permissions do not", func(t *testing.T) {
+		t.Parallel()
+		b := newBundle(t, natstest.Options{Config: `authorization { users = [
+			{user: all, password: x}
+			{user: old, password: x, permissions: {publish: {deny: ["$JS.API.DIRECT.GET.>"]}}}
+		] }
+		no_auth_user: all`})
+		check(t, b, b.open(nats.UserInfo("old", "x")), "a direct get of stream LLM_RESULTS has no answer")
+	})
+}
+
+func TestAStreamIsLookedAtAgain(t *testing.T) {
+	t.Parallel()
+	b := batching(t)
+	u := b.store.manyResults
+	b.srv.Stop(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, _, err := b.store.Recall(ctx, "default", "a", Holder{Worker: "w-1", JobSeq: 1, Delivery: 1})
+	require.Error(t, err)
+	b.srv.Start(t)
+	u.mu.Lock()
+	for _, q := range u.asked { // sent again by the client, or lost: nobody waits
+		require.True(t, strings.HasPrefix(q.subject, "llm.results."))
+	}
+	u.mu.Unlock()
+	require.Eventually(t, func() bool {
+		u.mu.Lock()
+		u.checked = time.Time{}
+		u.mu.Unlock()
+		_, err := u.ask(t.Context(), "llm.results.default.a").wait(t.Context())
+		return err == nil
+	}, patience, time.Millisecond)
+}
