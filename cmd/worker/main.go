@@ -97,6 +97,7 @@ func untilSignal() (ctx context.Context, stop context.CancelFunc) {
 func serve(errOut io.Writer) int {
 	ctx, stop := untilSignal()
 	defer stop()
+	defer tuneGC()()
 
 	cfg, w := prepare(errOut)
 	for _, problem := range cfg.Report.Problems {
