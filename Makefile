@@ -55,8 +55,12 @@ verify: ## Check that generated documents, go.mod and formatting are up to date.
 	$(LINT) fmt --diff ./...
 
 .PHONY: bench
-bench: build ## Compare the worker with a bare loop, 3 min; BENCH="-only slot" for flags.
-	$(GO) run ./internal/bench -worker $(BIN)/worker -doc docs/performance.md $(BENCH)
+bench: build ## Compare the worker with a bare loop, 4 min; BENCH="-only slot" for flags.
+	$(GO) run ./internal/bench -worker $(BIN)/worker -side bare+ -doc docs/performance.md $(BENCH)
+
+.PHONY: bench-scale
+bench-scale: build ## Draw how the cost of a job grows, 10 min; BENCH="-curves queued" for flags.
+	$(GO) run ./internal/bench -worker $(BIN)/worker -only scale -doc docs/performance.md $(BENCH)
 
 .PHONY: bench-go
 bench-go: ## Measure the hot parts; compare two runs with benchstat.

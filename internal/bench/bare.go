@@ -36,6 +36,7 @@ type bare struct {
 	client *http.Client
 	url    string
 	slots  int
+	plus   bool // see bareplus.go
 
 	freed chan string // the reply subject of a job that is done
 	broke chan error
@@ -47,16 +48,21 @@ func runBare(ctx context.Context, args []string, _ io.Writer) error {
 	url := flags.String("nats", "", "NATS `URL`")
 	provider := flags.String("provider", "", "base `URL` of the provider")
 	slots := flags.Int("slots", 1, "jobs at once")
+	plus := flags.Bool("plus", false, "with the worker's reads and events")
 	profiles := flags.String("profiles", "", "`directory` for profiles")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	stop, err := startProfiles(*profiles, "bare")
+	name := "bare"
+	if *plus {
+		name = "bare-plus"
+	}
+	stop, err := startProfiles(*profiles, name)
 	if err != nil {
 		return err
 	}
 	b := &bare{
-		url: *provider + "/chat/completions", slots: *slots,
+		url: *provider + "/chat/completions", slots: *slots, plus: *plus,
 		freed: make(chan string, *slots), broke: make(chan error, *slots),
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: *slots, DisableCompression: true}},
 	}
@@ -195,6 +201,11 @@ func (b *bare) job(ctx context.Context, m *nats.Msg) error {
 	ctx, cancel := context.WithTimeout(ctx, bareTimeout)
 	defer cancel()
 	id := m.Subject[len(jobsPrefix):]
+	if b.plus {
+		if err := b.recall(ctx, id); err != nil {
+			return err
+		}
+	}
 	attempt := bareAttempt{N: 1, Backend: "vllm", Outcome: "started", StartedAt: time.Now()}
 	if err := b.emit(id, "understudy.attempt.started", attempt); err != nil {
 		return err
@@ -215,6 +226,11 @@ func (b *bare) job(ctx context.Context, m *nats.Msg) error {
 	}
 	if _, err := b.js.Publish(ctx, resultsPrefix+id, data, jetstream.WithExpectLastSequencePerSubject(0)); err != nil {
 		return err
+	}
+	if b.plus {
+		if err := b.emit(id, "understudy.job.completed", attempt); err != nil {
+			return err
+		}
 	}
 	_, err = b.nc.RequestWithContext(ctx, m.Reply, []byte("+ACK"))
 	return err

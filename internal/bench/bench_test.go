@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,24 +16,29 @@ import (
 // small is a whole run of some seconds, with the worker as a library.
 func small() options {
 	o := defaults()
-	o.worker, o.rounds, o.jobs, o.hold, o.idle = "", 1, 200, 100*time.Millisecond, 100*time.Millisecond
+	o.worker, o.rounds, o.jobs, o.starts, o.points = "", 1, 200, 1, 1
+	o.hold, o.slow, o.idle = 100*time.Millisecond, 50*time.Millisecond, 100*time.Millisecond
 	return o
 }
 
 func TestRunMeasuresBothSidesInEveryPart(t *testing.T) {
 	t.Parallel()
 	o := small()
-	o.dir = t.TempDir()
+	o.dir, o.side = t.TempDir(), sideBarePlus
 
 	r, err := measure(t.Context(), o, t.Output())
 
 	require.NoError(t, err)
-	jobs := map[string]int{partThroughput: 200, partLatency: 25, partSlot: 10, partFlight: 50}
+	jobs := map[string]int{partThroughput: 200, partLatency: 25, partSlot: 10, partFlight: 50, partPrompt: 3}
 	require.Len(t, r.Rounds, len(jobs))
 	for part, n := range jobs {
 		require.Len(t, r.Rounds[part], 1, part)
 		for _, both := range r.Rounds[part] {
-			for _, s := range []sample{both.Bare, both.Worker} {
+			samples := []sample{both.Bare, both.Worker}
+			if part == partThroughput || part == partSlot {
+				samples = append(samples, *both.Plus)
+			}
+			for _, s := range samples {
 				require.Equal(t, n, s.Jobs, part)
 				require.Positive(t, s.JobsPerSec, part)
 				require.Positive(t, s.CPUMicros, part)
@@ -41,7 +47,9 @@ func TestRunMeasuresBothSidesInEveryPart(t *testing.T) {
 		}
 	}
 	require.NotNil(t, r.Idle)
-	require.Len(t, r.Lines, 5+5+6+4+2)
+	require.Len(t, r.Starts, 1)
+	require.Positive(t, r.Starts[0])
+	require.Len(t, r.Lines, 6+5+6+4+5+2+2)
 	for _, l := range r.Lines {
 		require.Equal(t, l.Goal == "", l.Verdict == "", l.What)
 	}
@@ -50,6 +58,87 @@ func TestRunMeasuresBothSidesInEveryPart(t *testing.T) {
 		require.NoError(t, err)
 		require.Positive(t, info.Size(), name)
 	}
+}
+
+func TestRunTakesTheStepsApart(t *testing.T) {
+	t.Parallel()
+	o := small()
+	o.only, o.jobs = partSteps, 400
+
+	r, err := measure(t.Context(), o, t.Output())
+
+	require.NoError(t, err)
+	require.Equal(t, 1200, r.Steps.Jobs)
+	sum := 0.0
+	for _, c := range r.Steps.CPU {
+		sum += c.Micros
+	}
+	require.InEpsilon(t, r.Steps.Micros, sum, 1e-6)
+	require.Len(t, r.Steps.Walls, 2)
+	for _, w := range r.Steps.Walls {
+		require.Greater(t, w.sum(), 2000.0, "the provider takes 2 ms")
+		for _, s := range w.Spans {
+			if s.At == atServer && s.Name != "answer what is known of it" {
+				require.Positive(t, s.P50, "%s: %s", w.Side, s.Name)
+			}
+		}
+	}
+}
+
+func TestRunDrawsCurves(t *testing.T) {
+	t.Parallel()
+	o := small()
+	o.only, o.doc = partScale, filepath.Join(t.TempDir(), "performance.md")
+	require.NoError(t, os.WriteFile(o.doc, []byte("# Before\n\n<!-- bench-scale:begin -->\n<!-- bench-scale:end -->\n"), 0o640))
+
+	r, err := measure(t.Context(), o, t.Output())
+
+	require.NoError(t, err)
+	require.Len(t, r.Curves, len(curveNames()))
+	for _, c := range r.Curves {
+		require.Len(t, c.Points, 1, c.Name)
+		require.Positive(t, c.Points[0].Worker.CPUMicros, c.Name)
+		require.Equal(t, c.alone, c.Points[0].Bare == nil, c.Name)
+	}
+	require.NoError(t, r.document(o.doc))
+	text, err := os.ReadFile(o.doc)
+	require.NoError(t, err)
+	for _, name := range curveNames() {
+		require.Contains(t, string(text), "(performance-"+name+".svg)")
+		require.FileExists(t, filepath.Join(filepath.Dir(o.doc), "performance-"+name+".svg"))
+	}
+}
+
+func TestPayloadsOverTheServersLimitGoByObjectStore(t *testing.T) {
+	t.Parallel()
+	s, err := newStage(t.Context(), small())
+	defer func() { require.NoError(t, s.close()) }()
+	require.NoError(t, err)
+	got, err := s.run(t.Context(), sideWorker, load{jobs: 2, slots: 2, size: maxPayload})
+	require.NoError(t, err)
+	require.Equal(t, 2, got.Jobs)
+}
+
+func TestQueuedJobsAreNotAllWaitedFor(t *testing.T) {
+	t.Parallel()
+	s, err := newStage(t.Context(), small())
+	defer func() { require.NoError(t, s.close()) }()
+	require.NoError(t, err)
+	got, err := s.run(t.Context(), sideBare, load{jobs: 20, queued: 300, slots: 4, size: tinySize})
+	require.NoError(t, err)
+	require.Equal(t, 20, got.Jobs)
+	require.Zero(t, got.Redelivered)
+}
+
+func TestWorkersShareAQueueAndBurstsFollowEachOther(t *testing.T) {
+	t.Parallel()
+	s, err := newStage(t.Context(), small())
+	defer func() { require.NoError(t, s.close()) }()
+	require.NoError(t, err)
+	got, err := s.run(t.Context(), sideWorker, load{jobs: 35, slots: 2, workers: 2, closed: true, burst: true, window: 10, backends: 3, routes: 5})
+	require.NoError(t, err)
+	require.Equal(t, 35, got.Jobs)
+	require.Zero(t, got.Redelivered)
 }
 
 func TestWorkerThatCannotStartIsTold(t *testing.T) {
@@ -82,10 +171,12 @@ func TestProviderTellsHowLongItHadACall(t *testing.T) {
 	}
 }
 
-func TestPromptIsAboutAKilobyte(t *testing.T) {
+func TestPromptsAreAboutAsBigAsAsked(t *testing.T) {
 	t.Parallel()
-	require.True(t, json.Valid(prompt()))
-	require.InDelta(t, promptSize, len(prompt()), 32)
+	for _, size := range []int{tinySize, promptSize, 10 << 10, bigPrompt} {
+		require.True(t, json.Valid(prompt(size)))
+		require.InDelta(t, size, len(prompt(size)), 32)
+	}
 }
 
 func TestFlags(t *testing.T) {
@@ -96,7 +187,12 @@ func TestFlags(t *testing.T) {
 	}{
 		"none":           {nil, ""},
 		"two parts":      {[]string{"-only", "slot,idle"}, ""},
-		"unknown part":   {[]string{"-only", "slots"}, `-only: "slots" is not one of throughput, latency, slot, flight, idle`},
+		"unknown part":   {[]string{"-only", "slots"}, `-only: "slots" is not one of throughput, latency, slot, flight, prompt, start, idle, steps, scale`},
+		"unknown curve":  {[]string{"-curves", "jobs"}, `-curves: "jobs" is not one of flight, queued, workers, payload, backends, routes`},
+		"curves":         {[]string{"-only", "scale", "-curves", "queued,routes", "-points", "2"}, ""},
+		"third side":     {[]string{"-side", "bare+"}, ""},
+		"unknown side":   {[]string{"-side", "bare"}, `-side: "bare" is not bare+`},
+		"no points":      {[]string{"-points", "-1"}, "-points: -1 is below 0"},
 		"no round":       {[]string{"-rounds", "0"}, "-rounds: 0 is below 1"},
 		"too few jobs":   {[]string{"-jobs", "99"}, "-jobs: 99 is below 100"},
 		"more arguments": {[]string{"now"}, `unexpected argument "now"`},
@@ -126,6 +222,18 @@ func TestProfilesNeedTheWorkerAsALibrary(t *testing.T) {
 	require.NoError(t, o.parse([]string{"-cpuprofile", "here"}, io.Discard))
 	require.Empty(t, o.worker)
 	require.Equal(t, "here", o.dir)
+}
+
+func TestOnlyWholeRunsAreKept(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		"": true, "-only scale": true, "-side bare+": true, "-only slot": false, "-only scale,slot": false,
+		"-only scale -curves queued": false, "-only scale -points 2": false, "-profile": false,
+	} {
+		o := defaults()
+		require.NoError(t, o.parse(strings.Fields(text), io.Discard))
+		require.Equal(t, want, o.whole(), text)
+	}
 }
 
 func TestWrongFlagsExitWithTwo(t *testing.T) {

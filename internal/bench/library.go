@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"runtime/pprof"
 	"time"
 
@@ -28,16 +29,24 @@ func runWorker(ctx context.Context, args []string, _ io.Writer) error {
 	flags := flag.NewFlagSet("child-worker", flag.ContinueOnError)
 	url := flags.String("nats", "", "NATS `URL`; empty runs the embedded server")
 	data := flags.String("data", "", "data `directory` of the embedded server")
+	listen := flags.String("listen", "127.0.0.1:0", "`address` of the embedded server")
 	addr := flags.String("http", "127.0.0.1:0", "`address` of HTTP")
 	provider := flags.String("provider", "", "base `URL` of the provider")
 	slots := flags.Int("slots", worker.DefaultConcurrency, "jobs at once")
+	backends := flags.Int("backends", 0, "backends of the chain; 0 is the preset vllm")
+	routes := flags.Int("routes", 0, "named routes")
 	profiles := flags.String("profiles", "", "`directory` for profiles")
+	allocs := flags.Bool("allocs", true, "one of allocations, too")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	cfg, err := workerConfig(*url, *data, *provider, *slots)
+	cfg, err := workerConfig(*provider, *slots, names("b", *backends), names("r", *routes))
 	if err != nil {
 		return err
+	}
+	cfg.Connect = func(opts ...nats.Option) (*nats.Conn, error) { return nats.Connect(*url, opts...) }
+	if *url == "" {
+		cfg.Embedded = &worker.Embedded{Addr: *listen, DataDir: *data}
 	}
 	cfg.HTTPAddr = *addr
 	reg := prometheus.NewRegistry()
@@ -46,33 +55,48 @@ func runWorker(ctx context.Context, args []string, _ io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if *profiles != "" && !*allocs {
+		runtime.MemProfileRate = 0 // it costs CPU
+	}
 	stop, err := startProfiles(*profiles, "worker")
 	if err != nil {
 		return err
 	}
+	untune := tuneGC()
 	err = w.Run(untilOrphan(ctx))
+	untune()
 	return errors.Join(err, stop())
 }
 
+// tuneGC sets the garbage collector as the command does, see cmd/worker/heap.go.
+// The returned function ends the claim on memory.
+func tuneGC() (end func()) {
+	const floor, percent = 32 << 20, 50
+	claim := make([]byte, floor)
+	debug.SetGCPercent(percent)
+	return func() { runtime.KeepAlive(claim) }
+}
+
 // workerConfig is what the command makes of an environment that sets the
-// servers, VLLM_BASE_URL and WORKER_CONCURRENCY alone.
-func workerConfig(url, data, provider string, slots int) (worker.Config, error) {
+// servers, VLLM_BASE_URL or the backends, the routes and WORKER_CONCURRENCY alone.
+func workerConfig(provider string, slots int, backends, routes []string) (worker.Config, error) {
 	const timeout = 10 * time.Second // of the preset vllm
 	allow, err := job.ParseReplyRule(job.DefaultReplyAllow)
 	if err != nil {
 		return worker.Config{}, err
 	}
-	cfg := worker.Config{
-		Concurrency: slots, ReplyAllow: allow,
-		Connect: func(opts ...nats.Option) (*nats.Conn, error) { return nats.Connect(url, opts...) },
-		Backends: []worker.Backend{{
-			Name: "vllm", Kind: worker.KindOpenAI,
-			OpenAI: openai.Config{BaseURL: provider, Timeout: timeout, Concurrency: slots},
-		}},
-		Routes: []fallback.Route{{Name: fallback.DefaultRoute, Chain: []string{"vllm"}, Policy: fallback.DefaultPolicy()}},
+	if len(backends) == 0 {
+		backends = []string{"vllm"}
 	}
-	if url == "" {
-		cfg.Embedded = &worker.Embedded{Addr: "127.0.0.1:0", DataDir: data}
+	cfg := worker.Config{Concurrency: slots, ReplyAllow: allow}
+	for _, name := range backends {
+		cfg.Backends = append(cfg.Backends, worker.Backend{
+			Name: name, Kind: worker.KindOpenAI,
+			OpenAI: openai.Config{BaseURL: provider, Timeout: timeout, Concurrency: slots},
+		})
+	}
+	for _, name := range append([]string{fallback.DefaultRoute}, routes...) {
+		cfg.Routes = append(cfg.Routes, fallback.Route{Name: name, Chain: backends, Policy: fallback.DefaultPolicy()})
 	}
 	return cfg, nil
 }
@@ -88,7 +112,9 @@ func startProfiles(dir, name string) (stop func() error, err error) {
 	if dir == "" {
 		return func() error { return nil }, nil
 	}
-	runtime.MemProfileRate = profileRate
+	if runtime.MemProfileRate != 0 {
+		runtime.MemProfileRate = profileRate
+	}
 	cpu, err := os.Create(filepath.Join(dir, name+"-cpu.prof"))
 	if err != nil {
 		return nil, err

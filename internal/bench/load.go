@@ -3,9 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -31,17 +29,51 @@ type sample struct {
 	Redelivered float64 `json:"redelivered"`
 }
 
-// load is what a run is asked to do.
+// String tells of the run in short.
+func (s sample) String() string {
+	return fmt.Sprintf("%6d jobs in %5.2f s, %6.0f/s, %5.0f us of CPU each, %4.0f MB", s.Jobs, s.Seconds, s.JobsPerSec, s.CPUMicros, s.RSSBytes/1e6)
+}
+
+// load is what a run is asked to do. The zero value of a field is the default.
 type load struct {
 	jobs, slots int
 	delay       time.Duration // the provider's
-	closed      bool          // every result lets the next job be published, slots at a time
+	closed      bool          // every result lets the next job be published, window at a time
+	burst       bool          // only the last result of a window does, and then all of the next
+	window      int           // slots of all workers unless set
+	queued      int           // published before, where not closed; jobs unless set
+	size        int           // of a prompt; promptSize unless set
+	workers     int           // processes that share the queue; 1 unless set
+	backends    int           // of the chain; the preset vllm unless set
+	routes      int           // named ones, which the jobs name in turn
 }
 
-// results hears of every result of a run.
-type results struct {
+// atOnce is how many jobs are published before a result is awaited.
+func (l load) atOnce() int {
+	if l.window > 0 {
+		return l.window
+	}
+	return l.slots * max(l.workers, 1)
+}
+
+// body is the payload of the job i.
+func (l load) body() func(i int) []byte {
+	size := l.size
+	if size == 0 {
+		size = promptSize
+	}
+	body := prompt(size)
+	if l.routes == 0 {
+		return func(int) []byte { return body }
+	}
+	return func(i int) []byte { return fmt.Appendf(nil, `{"route":"r%d","body":%s}`, i%l.routes, body) }
+}
+
+// hearing hears of every result of a run.
+type hearing struct {
 	want int
 	next func(i int) // publishes a job; nil when all are there
+	many int         // jobs are published together, when those before are done; 0 means one for each that is done
 	done chan error  // told once, when all are there or one is wrong
 
 	mu    sync.Mutex // guards the rest
@@ -52,7 +84,7 @@ type results struct {
 }
 
 // receive takes a result.
-func (r *results) receive(m *nats.Msg) {
+func (r *hearing) receive(m *nats.Msg) {
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -67,12 +99,30 @@ func (r *results) receive(m *nats.Msg) {
 	r.last = now
 	if r.count++; r.count == r.want {
 		r.done <- nil
+		return
+	}
+	switch {
+	case r.next == nil:
+	case r.many == 0:
+		r.publish()
+	case r.count == len(r.sent):
+		for range r.many {
+			r.publish()
+		}
 	}
 }
 
-func (r *results) note(m *nats.Msg, now time.Time) error {
+// succeeded returns an error for any result but that of a job that succeeded.
+func succeeded(m *nats.Msg) error {
 	if !bytes.Contains(m.Data, []byte(`"status":"`+statusSucceeded+`"`)) {
 		return fmt.Errorf("a job did not succeed: %s", m.Data[:min(len(m.Data), tailSize)])
+	}
+	return nil
+}
+
+func (r *hearing) note(m *nats.Msg, now time.Time) error {
+	if err := succeeded(m); err != nil {
+		return err
 	}
 	if r.next == nil {
 		return nil
@@ -86,12 +136,11 @@ func (r *results) note(m *nats.Msg, now time.Time) error {
 		return err
 	}
 	r.added = append(r.added, now.Sub(r.sent[i])-took)
-	r.publish()
 	return nil
 }
 
 // publish publishes the next job, unless there are enough. The lock is held.
-func (r *results) publish() {
+func (r *hearing) publish() {
 	if i := len(r.sent); i < r.want {
 		r.sent = append(r.sent, time.Now())
 		r.next(i)
@@ -99,14 +148,14 @@ func (r *results) publish() {
 }
 
 // progress is how many results there are, and when the last one came.
-func (r *results) progress() (int, time.Time) {
+func (r *hearing) progress() (int, time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.count, r.last
 }
 
 // wait waits until all results are there.
-func (r *results) wait(ctx context.Context, p *process) error {
+func (r *hearing) wait(ctx context.Context, all fleet) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	seen, at := 0, time.Now()
@@ -114,99 +163,18 @@ func (r *results) wait(ctx context.Context, p *process) error {
 		select {
 		case err := <-r.done:
 			return err
-		case <-p.ended:
-			return p.failure(fmt.Errorf("%s ended by itself: %w", p.name, p.err))
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-tick.C:
+		}
+		if err := all.alive(); err != nil {
+			return err
 		}
 		switch n, _ := r.progress(); {
 		case n > seen:
 			seen, at = n, time.Now()
 		case time.Since(at) > stall:
-			return p.failure(fmt.Errorf("no result for %s, after %d of %d", stall, n, r.want))
+			return all[0].failure(fmt.Errorf("no result for %s, after %d of %d", stall, n, r.want))
 		}
 	}
 }
-
-// run runs one side under a load.
-func (s *stage) run(ctx context.Context, side string, l load) (got sample, err error) {
-	if err := s.empty(ctx); err != nil {
-		return got, err
-	}
-	before, err := s.consumer(ctx)
-	if err != nil {
-		return got, err
-	}
-	r := &results{want: l.jobs, done: make(chan error, 1)}
-	if l.closed {
-		body := prompt()
-		r.next = func(i int) { _ = s.nc.Publish(jobsPrefix+strconv.Itoa(i), body) } // what is lost is missed, see wait
-	} else if err := s.fill(ctx, l.jobs); err != nil {
-		return got, err
-	}
-	sub, err := s.nc.Subscribe(donePrefix+">", r.receive)
-	if err != nil {
-		return got, err
-	}
-	defer func() { err = errors.Join(err, sub.Unsubscribe()) }()
-	if err := sub.SetPendingLimits(-1, -1); err != nil {
-		return got, err
-	}
-	p, err := s.launch(ctx, side, l, before.Delivered.Consumer)
-	if err != nil {
-		return got, err
-	}
-	defer p.kill()
-	if got, err = s.watch(ctx, p, r, l); err != nil {
-		return got, err
-	}
-	after, err := s.consumer(ctx)
-	if err != nil {
-		return got, err
-	}
-	got.Redelivered = float64(after.Delivered.Consumer-before.Delivered.Consumer) - float64(l.jobs)
-	return got, nil
-}
-
-// watch lets the side run, measures it and stops it.
-func (s *stage) watch(ctx context.Context, p *process, r *results, l load) (sample, error) {
-	cpu, server, provider := p.cpu(), s.server.cpu(), s.provider.cpu()
-	begin := time.Now()
-	if l.closed {
-		r.mu.Lock()
-		for range l.slots {
-			r.publish()
-		}
-		r.mu.Unlock()
-	}
-	if err := r.wait(ctx, p); err != nil {
-		return sample{}, err
-	}
-	_, last := r.progress()
-	took, jobs := last.Sub(begin), float64(l.jobs)
-	perJob := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) / jobs }
-	got := sample{
-		Jobs: l.jobs, Seconds: took.Seconds(), JobsPerSec: jobs / took.Seconds(),
-		CPUMicros: perJob(p.cpu() - cpu), ServerCPU: perJob(s.server.cpu() - server), ProviderCPU: perJob(s.provider.cpu() - provider),
-	}
-	_, peak, err := memory(p.cmd.Process.Pid)
-	if err != nil {
-		return sample{}, err
-	}
-	got.RSSBytes = float64(peak)
-	if l.closed {
-		added := r.added[len(r.added)/10:] // the first ones open connections
-		slices.Sort(added)
-		got.AddedP50, got.AddedP99 = milliseconds(added[len(added)/2]), milliseconds(added[len(added)*99/100])
-	}
-	if err := p.stop(); err != nil {
-		return sample{}, err
-	}
-	if got.CPUMicros == 0 { // known only now, with the start and the stop
-		got.CPUMicros = perJob(p.cpu())
-	}
-	return got, nil
-}
-
-func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

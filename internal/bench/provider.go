@@ -17,11 +17,12 @@ import (
 const (
 	promptSize = 1024
 	answerSize = 600
+	tinySize   = 80 // of a job where there are very many
 )
 
-// prompt is the body of every job.
-func prompt() []byte {
-	text := strings.Repeat("Why is the sky blue? ", promptSize/21+1)[:promptSize-64]
+// prompt is the body of a job, of about so many bytes and 80 at least.
+func prompt(size int) []byte {
+	text := strings.Repeat("Why is the sky blue? ", size/21+1)[:max(size-64, 16)]
 	return []byte(`{"model":"bench","messages":[{"role":"user","content":"` + text + `"}]}`)
 }
 
@@ -60,22 +61,7 @@ func runProvider(ctx context.Context, _ []string, stdout io.Writer) error {
 		return err
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /after/{delay}/v1/chat/completions", func(rw http.ResponseWriter, r *http.Request) {
-		start := time.Now()
-		if _, err := io.Copy(io.Discard, r.Body); err != nil {
-			return // the client has gone away
-		}
-		delay, err := time.ParseDuration(r.PathValue("delay"))
-		if err != nil {
-			http.Error(rw, err.Error(), http.StatusBadRequest)
-			return
-		}
-		if delay > 0 && !sleep(r.Context(), delay) {
-			return
-		}
-		rw.Header().Set("Content-Type", "application/json")
-		_, _ = rw.Write(answer(time.Since(start))) // the client may be gone
-	})
+	mux.HandleFunc("POST /after/{delay}/v1/chat/completions", func(rw http.ResponseWriter, r *http.Request) { respond(rw, r) })
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
 	stop := context.AfterFunc(untilOrphan(ctx), func() { _ = srv.Close() }) // nothing is left to answer
 	defer stop()
@@ -86,6 +72,26 @@ func runProvider(ctx context.Context, _ []string, stdout io.Writer) error {
 		return err
 	}
 	return nil
+}
+
+// respond answers a call after its delay. It reports false when there was nobody
+// to answer.
+func respond(rw http.ResponseWriter, r *http.Request) bool {
+	start := time.Now()
+	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+		return false // the client has gone away
+	}
+	delay, err := time.ParseDuration(r.PathValue("delay"))
+	if err != nil {
+		http.Error(rw, err.Error(), http.StatusBadRequest)
+		return false
+	}
+	if delay > 0 && !sleep(r.Context(), delay) {
+		return false
+	}
+	rw.Header().Set("Content-Type", "application/json")
+	_, err = rw.Write(answer(time.Since(start))) // kept until the handler returns
+	return err == nil
 }
 
 // after is the base URL of the provider that answers after a delay.

@@ -29,11 +29,50 @@ func TestGoalsOnRatiosAreJudgedByTheMedian(t *testing.T) {
 	require.Equal(t, line{
 		Part: partThroughput, What: "jobs/s", Bare: 1000, Worker: 900, Min: 0.899, Median: 0.9, Max: 0.95, Goal: ">= 0.9", Verdict: "ok",
 	}, lines[0])
-	require.Equal(t, "<= 1.15", lines[1].Goal)
+	require.Equal(t, "<= 1.15", lines[2].Goal)
+	require.Equal(t, "missed", lines[2].Verdict)
+	require.Empty(t, lines[3].Goal)
+	require.Empty(t, lines[3].Verdict)
+	require.InDelta(t, 2, lines[3].Median, 1e-9)
+}
+
+func TestRedpandaConnectIsDerivedFromTheRatio(t *testing.T) {
+	t.Parallel()
+	for rate, verdict := range map[float64]string{816: "missed", 817: "ok"} { // 2.3 * 0.355 = 0.8165
+		l := judge(&report{Rounds: map[string][]round{partThroughput: rounds([]float64{rate}, []float64{100})}})[1]
+		require.Contains(t, l.What, "Redpanda Connect")
+		require.InDelta(t, rate/1000/0.355, l.Worker, 1e-9)
+		require.True(t, l.Only)
+		require.Equal(t, ">= 2.3", l.Goal)
+		require.Equal(t, verdict, l.Verdict)
+	}
+}
+
+func TestBigPromptsHaveAGoalOnCPU(t *testing.T) {
+	t.Parallel()
+	lines := judge(&report{Rounds: map[string][]round{partPrompt: rounds([]float64{900}, []float64{151})}})
+	require.Equal(t, "CPU per job", lines[1].What)
+	require.Equal(t, "<= 1.5", lines[1].Goal)
 	require.Equal(t, "missed", lines[1].Verdict)
-	require.Empty(t, lines[2].Goal)
-	require.Empty(t, lines[2].Verdict)
-	require.InDelta(t, 2, lines[2].Median, 1e-9)
+}
+
+func TestStartsAreJudgedByMedianAndWorst(t *testing.T) {
+	t.Parallel()
+	lines := judge(&report{Starts: []float64{100, 120, 300}})
+	require.Len(t, lines, 2)
+	require.InDelta(t, 120, lines[0].Worker, 0)
+	require.Equal(t, "ok", lines[0].Verdict)
+	require.InDelta(t, 300, lines[1].Worker, 0)
+	require.Equal(t, "missed", lines[1].Verdict)
+}
+
+func TestThirdSideHasAColumnWhereItWasMeasured(t *testing.T) {
+	t.Parallel()
+	r := drawn()
+	r.Rounds[partThroughput][0].Plus = &sample{JobsPerSec: 950, CPUMicros: 110}
+	r.Lines = judge(r)
+	require.Contains(t, r.markdown(), "| bare loop | bare+ | worker | ratio min / median / max | goal |  |\n|---|---:|---:|---:|---|---|---|\n| jobs/s | 1000 | 950 | 900 |")
+	require.Contains(t, r.markdown(), "| CPU of a core, % |  | 0.25 |  |")
 }
 
 func TestGoalsOnNumbersAreJudgedByTheWorst(t *testing.T) {
@@ -94,12 +133,13 @@ func TestTableForPeople(t *testing.T) {
 	require.Equal(t, `2 cores, linux/amd64, go1.26.0; 1 rounds, medians.
 
 64 slots, 20000 jobs in the queue
-                                 bare loop  worker  ratio min / median / max  goal     
-  jobs/s                         1000       900     0.90 / 0.90 / 0.90        >= 0.9   ok
-  CPU per job, us                100        120     1.20 / 1.20 / 1.20        <= 1.15  missed
-  CPU of the server per job, us  10.0       20.0    2.00 / 2.00 / 2.00                 
-  RSS max, MB                    20.0       30.0    1.50 / 1.50 / 1.50                 
-  redeliveries                   0          0                                 <= 0     ok
+                                                    bare loop  worker  ratio min / median / max  goal     
+  jobs/s                                            1000       900     0.90 / 0.90 / 0.90        >= 0.9   ok
+  jobs/s against Redpanda Connect (derived), times             2.54    2.54 / 2.54 / 2.54        >= 2.3   ok
+  CPU per job, us                                   100        120     1.20 / 1.20 / 1.20        <= 1.15  missed
+  CPU of the server per job, us                     10.0       20.0    2.00 / 2.00 / 2.00                 
+  RSS max, MB                                       20.0       30.0    1.50 / 1.50 / 1.50                 
+  redeliveries                                      0          0                                 <= 0     ok
 
 Idle worker with the embedded server
                     bare loop  worker  ratio min / median / max  goal   
@@ -121,6 +161,7 @@ func TestTableGoesBetweenTheMarkers(t *testing.T) {
 | 64 slots, 20000 jobs in the queue | bare loop | worker | ratio min / median / max | goal |  |
 |---|---:|---:|---|---|---|
 | jobs/s | 1000 | 900 | 0.90 / 0.90 / 0.90 | >= 0.9 | ok |
+| jobs/s against Redpanda Connect (derived), times |  | 2.54 | 2.54 / 2.54 / 2.54 | >= 2.3 | ok |
 | CPU per job, us | 100 | 120 | 1.20 / 1.20 / 1.20 | <= 1.15 | missed |
 | CPU of the server per job, us | 10.0 | 20.0 | 2.00 / 2.00 / 2.00 |  |  |
 | RSS max, MB | 20.0 | 30.0 | 1.50 / 1.50 / 1.50 |  |  |
@@ -136,7 +177,7 @@ func TestTableGoesBetweenTheMarkers(t *testing.T) {
 after
 `
 	for range 2 { // writing it again changes nothing
-		require.NoError(t, writeDoc(name, drawn().markdown()))
+		require.NoError(t, writeDoc(name, sectionTable, drawn().markdown()))
 		got, err := os.ReadFile(name)
 		require.NoError(t, err)
 		require.Equal(t, want, string(got))
@@ -146,7 +187,7 @@ after
 func TestDocumentWithoutMarkersIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"", "<!-- bench:begin -->", "<!-- bench:end -->\n<!-- bench:begin -->"} {
-		_, err := between(text, "table")
+		_, err := between(text, sectionTable, "table")
 		require.ErrorContains(t, err, "there is no line <!-- bench:", text)
 	}
 }

@@ -15,6 +15,10 @@ import (
 // serverReady bounds the start of the server, on a busy machine.
 const serverReady = time.Minute
 
+// maxPayload is the most that a message to the server may hold, for prompts of
+// 1 MB; the default is less than that. What is bigger goes by object store.
+const maxPayload = 8 << 20
+
 // runServer runs a NATS server with JetStream and prints its URL.
 func runServer(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("child-server", flag.ContinueOnError)
@@ -25,7 +29,7 @@ func runServer(ctx context.Context, args []string, stdout io.Writer) error {
 	}
 	srv, err := server.NewServer(&server.Options{
 		ServerName: "bench", Host: "127.0.0.1", Port: server.RANDOM_PORT,
-		JetStream: true, StoreDir: *dir, SyncAlways: *always, NoSigs: true, NoLog: true,
+		MaxPayload: maxPayload, JetStream: true, StoreDir: *dir, SyncAlways: *always, NoSigs: true, NoLog: true,
 	})
 	if err != nil {
 		return err

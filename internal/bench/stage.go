@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -29,8 +30,9 @@ const (
 
 // The sides that are compared.
 const (
-	sideBare   = "bare"
-	sideWorker = "worker"
+	sideBare     = "bare"
+	sideBarePlus = "bare+" // with the worker's reads and events, see bareplus.go
+	sideWorker   = "worker"
 )
 
 // The limits of waiting for a process.
@@ -145,37 +147,79 @@ func (s *stage) empty(ctx context.Context) error {
 }
 
 // command returns the program of a side, its arguments and its environment.
-func (s *stage) command(side string, slots int, delay time.Duration) (path string, args, env []string) {
-	base, n := after(s.base, delay), strconv.Itoa(slots)
+func (s *stage) command(side string, l load) (path string, args, env []string) {
+	base, n := after(s.base, l.delay), strconv.Itoa(l.slots)
 	if side == sideWorker && s.o.worker != "" {
-		return s.o.worker, nil, []string{
-			"NATS_URL=" + s.url, "VLLM_BASE_URL=" + base, "WORKER_CONCURRENCY=" + n, "WORKER_HTTP_ADDR=127.0.0.1:0",
-		}
+		env = []string{"NATS_URL=" + s.url, "WORKER_CONCURRENCY=" + n, "WORKER_HTTP_ADDR=127.0.0.1:0"}
+		return s.o.worker, nil, append(env, backendsEnv(base, l)...)
 	}
-	return s.self, []string{"child-" + side, "-nats", s.url, "-provider", base, "-slots", n, "-profiles", s.o.dir}, nil
+	args = []string{"-nats", s.url, "-provider", base, "-slots", n, "-profiles", s.o.dir}
+	switch side {
+	case sideWorker:
+		args = append([]string{"child-worker"}, append(args, "-backends", strconv.Itoa(l.backends), "-routes", strconv.Itoa(l.routes))...)
+		args = append(args, "-allocs="+strconv.FormatBool(s.o.only != partSteps))
+	case sideBarePlus:
+		args = append([]string{"child-bare", "-plus"}, args...)
+	default:
+		args = append([]string{"child-bare"}, args...)
+	}
+	return s.self, args, nil
 }
 
-// launch starts a side and waits until it asks for jobs, or, where there are
-// some, has taken one: what it does before is no part of the measurement.
-func (s *stage) launch(ctx context.Context, side string, l load, delivered uint64) (*process, error) {
-	path, args, env := s.command(side, l.slots, l.delay)
-	p, err := start(ctx, s.dir, side, path, args, env)
-	if err != nil {
-		return nil, err
+// backendsEnv is the environment that sets backends and routes.
+func backendsEnv(base string, l load) []string {
+	if l.backends == 0 && l.routes == 0 {
+		return []string{"VLLM_BASE_URL=" + base}
+	}
+	backends := names("b", max(l.backends, 1))
+	env := []string{"BACKENDS=" + strings.Join(backends, ",")}
+	for _, name := range backends {
+		env = append(env, strings.ToUpper(name)+"_BASE_URL="+base)
+	}
+	if l.routes > 0 {
+		env = append(env, "ROUTES="+strings.Join(names("r", l.routes), ","))
+	}
+	return env
+}
+
+// names are n names that begin alike.
+func names(begin string, n int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = begin + strconv.Itoa(i)
+	}
+	return all
+}
+
+// launch starts the processes of a side and waits until they ask for jobs, or,
+// where there are some, one has taken one: what they do before is no part of the
+// measurement. They must be killed, also after an error.
+func (s *stage) launch(ctx context.Context, side string, l load, delivered uint64) (fleet, error) {
+	path, args, env := s.command(side, l)
+	var all fleet
+	for i := range max(l.workers, 1) {
+		name := side
+		if i > 0 {
+			name += "-" + strconv.Itoa(i+1)
+		}
+		p, err := start(ctx, s.dir, name, path, args, env)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, p)
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	for {
+		if err := all.alive(); err != nil {
+			return all, err
+		}
 		info, err := s.consumer(ctx)
 		switch {
 		case err != nil:
-			p.kill()
-			return nil, p.failure(fmt.Errorf("%s does not ask for jobs: %w", side, err))
-		case p.hasEnded():
-			p.kill()
-			return nil, p.failure(fmt.Errorf("%s ended by itself: %w", side, p.err))
-		case info.Delivered.Consumer > delivered, l.closed && info.NumWaiting > 0:
-			return p, nil
+			return all, all[0].failure(fmt.Errorf("%s does not ask for jobs: %w", side, err))
+		case info.Delivered.Consumer > delivered, l.closed && info.NumWaiting >= len(all):
+			return all, nil
 		}
 		sleep(ctx, readyPoll)
 	}
@@ -188,35 +232,4 @@ func (s *stage) consumer(ctx context.Context) (*jetstream.ConsumerInfo, error) {
 		return nil, err
 	}
 	return c.CachedInfo(), nil
-}
-
-// fill publishes n jobs and waits until the stream has them.
-func (s *stage) fill(ctx context.Context, n int) error {
-	js, err := jetstream.New(s.nc, jetstream.WithPublishAsyncMaxPending(256))
-	if err != nil {
-		return err
-	}
-	defer js.CleanupPublisher()
-	body := prompt()
-	var last jetstream.PubAckFuture
-	for i := range n {
-		if last, err = js.PublishAsync(jobsPrefix+strconv.Itoa(i), body); err != nil {
-			return err
-		}
-	}
-	select {
-	case <-js.PublishAsyncComplete():
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	select {
-	case err := <-last.Err():
-		return err
-	default:
-	}
-	stream, err := s.js.Stream(ctx, jobsStream)
-	if err == nil && stream.CachedInfo().State.Msgs != uint64(n) {
-		err = fmt.Errorf("%d of %d jobs were stored", stream.CachedInfo().State.Msgs, n)
-	}
-	return err
 }
