@@ -7,12 +7,12 @@ import (
 )
 
 // The numbers of the garbage collector. Together they let a small worker collect
-// after 16 MiB of garbage, where Go's default of 100 % collects after 4 MiB and
-// costs a tenth of the CPU at full speed, and let one that holds 32 MiB or more
+// after 26 MiB of garbage, where Go's default of 100 % collects after 4 MiB and
+// costs a tenth of the CPU at full speed, and let one that holds 43 MiB or more
 // for its jobs use no more memory than with that default.
 const (
-	heapFloor = 32 << 20
-	gcPercent = 50
+	heapFloor = 64 << 20
+	gcPercent = 40
 )
 
 // tuneGC sets the garbage collector for a worker, unless GOGC or GOMEMLIMIT say

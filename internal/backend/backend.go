@@ -72,8 +72,9 @@ type Request struct {
 	JobID string
 	// URL is one of the URL constants of package job.
 	URL string
-	// Body is the request as published; the backend splices only its model and
-	// what its own SET and DROP say.
+	// Body is the request as published, a JSON object that was found to be one when
+	// the job was decoded; the backend splices only its model and what its own SET
+	// and DROP say.
 	Body []byte
 	// Model is the model the job asked for, before the backend's own mapping.
 	Model string

@@ -71,7 +71,7 @@ func runWorker(ctx context.Context, args []string, _ io.Writer) error {
 // tuneGC sets the garbage collector as the command does, see cmd/worker/heap.go.
 // The returned function ends the claim on memory.
 func tuneGC() (end func()) {
-	const floor, percent = 32 << 20, 50
+	const floor, percent = 64 << 20, 40
 	claim := make([]byte, floor)
 	debug.SetGCPercent(percent)
 	return func() { runtime.KeepAlive(claim) }

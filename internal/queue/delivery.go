@@ -25,6 +25,8 @@ type Delivery struct {
 	// Payload and Header are the job message.
 	Payload []byte
 	Header  job.Header
+	// Begun is what [SourceConfig.Arrived] leaves for the handler.
+	Begun any
 
 	nc     *nats.Conn
 	stream string  // that the job is in

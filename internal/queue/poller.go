@@ -142,6 +142,9 @@ func (in *inlet) receive(msg *nats.Msg) {
 		p.source.tell(ended{poller: p, reason: endRefused, err: err})
 		return
 	}
+	if p.source.cfg.Arrived != nil {
+		p.source.cfg.Arrived(d)
+	}
 	p.source.tell(arrived{inlet: in, d: d, pending: pending})
 }
 

@@ -20,7 +20,7 @@ type Weighted struct {
 	Weight int
 }
 
-// SourceConfig is what a [Source] is made of. Every field but Paused is required.
+// SourceConfig is what a [Source] is made of. Paused and Arrived may be nil.
 type SourceConfig struct {
 	Conn   *nats.Conn
 	JS     jetstream.JetStream
@@ -33,6 +33,9 @@ type SourceConfig struct {
 	// It is asked before every pull and must not block. Jobs of a pull that is
 	// under way still come.
 	Paused func() bool
+	// Arrived hears of a job before it has its slot, so that what takes a while can be
+	// begun; nil for nobody. It must not block. Some jobs get no slot and go back.
+	Arrived func(*Delivery)
 }
 
 // Source takes jobs from the queues for a bounded number of slots. It never

@@ -49,13 +49,13 @@ type bulk struct {
 
 	mu      sync.Mutex // guards the rest
 	usable  bool
-	checked time.Time // when that was last looked at, or the looking began
 	waiting []*question
 	busy    bool // a round is under way, or about to be
 	rounds  uint64
 	asked   []*question // of the round under way
 	left    int         // messages the round will still bring; -1 when not known
-	timeout *time.Timer
+	timeout *time.Timer // of the round under way; used again
+	began   time.Time   // that round
 }
 
 // question is one subject that somebody asks for.
@@ -83,9 +83,6 @@ func newBulk(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, name st
 // check looks at the stream, and asks it something where that may be. It returns why
 // it cannot be asked in bulk.
 func (b *bulk) check(ctx context.Context) error {
-	b.mu.Lock()
-	b.usable, b.checked = false, time.Now()
-	b.mu.Unlock()
 	err := b.try(ctx)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -131,15 +128,11 @@ func bulkRequest(subjects []string) ([]byte, error) {
 	}{subjects, bulkBytes})
 }
 
-// ask hands in a question, whose answer comes within bulkTimeout or so.
-func (b *bulk) ask(ctx context.Context, subject string) *question {
+// ask hands in a question, whose answer comes within bulkTimeout or so. It does not
+// block.
+func (b *bulk) ask(subject string) *question {
 	q := &question{subject, make(chan answer, 1)}
 	b.mu.Lock()
-	if time.Since(b.checked) > bulkCheck {
-		b.mu.Unlock()
-		_ = b.check(ctx) // who asks is answered otherwise
-		b.mu.Lock()
-	}
 	if !b.usable {
 		b.mu.Unlock()
 		q.answer <- answer{err: errNotBulk}
@@ -190,13 +183,21 @@ func (b *bulk) next() {
 		b.fail()
 		return
 	}
-	b.timeout = time.AfterFunc(bulkTimeout, func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		if b.rounds == round && b.asked != nil {
-			b.fail()
-		}
-	})
+	b.began = time.Now()
+	if b.timeout == nil {
+		b.timeout = time.AfterFunc(bulkTimeout, b.expire)
+		return
+	}
+	b.timeout.Reset(bulkTimeout)
+}
+
+// expire gives up a round that has no answer.
+func (b *bulk) expire() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.asked != nil && time.Since(b.began) >= bulkTimeout { // else it is of a round before
+		b.fail()
+	}
 }
 
 // fail ends the round under way without answers, and goes on without bulk reads

@@ -53,7 +53,7 @@ func (b *bundle) recalls(n int) (wait func() []*Stored) {
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
-			stored[i], _, errs[i] = b.store.Recall(b.t.Context(), "default", "j"+strconv.Itoa(i), Holder{Worker: "w-1", JobSeq: 1, Delivery: 1})
+			stored[i], _, errs[i] = b.store.Recall("default", "j"+strconv.Itoa(i), Holder{Worker: "w-1", JobSeq: 1, Delivery: 1}).Wait(b.t.Context())
 		})
 	}
 	return func() []*Stored {
@@ -107,7 +107,7 @@ func TestARecallKnowsWhatHappened(t *testing.T) {
 		want, err := b.store.History(t.Context(), "default", "a", by)
 		require.NoError(t, err)
 		require.Len(t, want.Unknown, 1)
-		stored, got, err := b.store.Recall(t.Context(), "default", "a", by)
+		stored, got, err := b.store.Recall("default", "a", by).Wait(t.Context())
 		require.NoError(t, err)
 		require.Nil(t, stored)
 		require.Equal(t, want, got)
@@ -194,8 +194,8 @@ func TestAMissingMessageIsNoAnswer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			u := &bulk{nc: b.nc, js: b.js, name: "NOBODY_ANSWERS", inbox: "_INBOX.x", usable: true, busy: true, checked: time.Now()}
-			qa, qb := u.ask(t.Context(), "a"), u.ask(t.Context(), "b")
+			u := &bulk{nc: b.nc, js: b.js, name: "NOBODY_ANSWERS", inbox: "_INBOX.x", usable: true, busy: true}
+			qa, qb := u.ask("a"), u.ask("b")
 			u.mu.Lock()
 			u.next()
 			u.mu.Unlock()
@@ -219,7 +219,7 @@ func TestReadsGoToTheLeaderWhereBulkOnesCannotBe(t *testing.T) {
 		require.NoError(t, err)
 		require.ErrorContains(t, store.BatchReads(t.Context()), why)
 		require.False(t, store.manyResults.usable)
-		stored, _, err := store.Recall(t.Context(), "default", "a", Holder{Worker: "w-1", JobSeq: 1, Delivery: 1})
+		stored, _, err := store.Recall("default", "a", Holder{Worker: "w-1", JobSeq: 1, Delivery: 1}).Wait(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, uint64(1), stored.JobSeq)
 	}
@@ -252,7 +252,7 @@ func TestAStreamIsLookedAtAgain(t *testing.T) {
 	b.srv.Stop(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	_, _, err := b.store.Recall(ctx, "default", "a", Holder{Worker: "w-1", JobSeq: 1, Delivery: 1})
+	_, _, err := b.store.Recall("default", "a", Holder{Worker: "w-1", JobSeq: 1, Delivery: 1}).Wait(ctx)
 	require.Error(t, err)
 	b.srv.Start(t)
 	u.mu.Lock()
@@ -261,10 +261,10 @@ func TestAStreamIsLookedAtAgain(t *testing.T) {
 	}
 	u.mu.Unlock()
 	require.Eventually(t, func() bool {
-		u.mu.Lock()
-		u.checked = time.Time{}
-		u.mu.Unlock()
-		_, err := u.ask(t.Context(), "llm.results.default.a").wait(t.Context())
+		if u.check(t.Context()) != nil {
+			return false
+		}
+		_, err := u.ask("llm.results.default.a").wait(t.Context())
 		return err == nil
 	}, patience, time.Millisecond)
 }

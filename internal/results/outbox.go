@@ -20,13 +20,16 @@ const (
 	// outboxSize is how many events may wait to be sent: about two seconds of a
 	// worker at full speed.
 	outboxSize = 16384
-	// outboxGroup is how many events that are sent in one go share one word of the
-	// stream: at most 16, as beyond that nothing more is saved.
+	// outboxGroup is how many events share one word of the stream, at most: beyond
+	// 16 little more is saved.
 	outboxGroup = 16
 	// outboxPending is how many words of the stream may be waited for.
 	outboxPending = 4096
 	// outboxAckTimeout is how long the stream has to take an event.
 	outboxAckTimeout = 10 * time.Second
+	// outboxFresh is how old the last word of the stream may be for an event to be sent
+	// on the goroutine of who emits it.
+	outboxFresh = time.Second
 	// outboxStall is how often a stop is looked for while the window is full.
 	outboxStall = 200 * time.Millisecond
 	// outboxDrain bounds the wait for the last events at a stop.
@@ -45,11 +48,12 @@ var (
 // that cannot be sent or stored is dropped and counted. It is safe for
 // concurrent use.
 //
-// A stream stores what one connection sends in order. So of the events that are
-// sent in one go, only the last asks for the stream's word, which halves what an
-// event costs. When that word is bad, or does not come, all of them count as
-// dropped: at the edges of an outage the count can be too high or too low by less
-// than one such group. An event of [Outbox.EmitStored] has a word of its own.
+// A stream stores what one connection sends in order. So of some events only the
+// last asks for the stream's word, which halves what an event costs: one after
+// which none of its job follows, unless a word is waited for already, or else each
+// sixteenth. When that word is bad, or does not come, all of them count as dropped:
+// at the edges of an outage the count can be too high or too low by less than one
+// such group. [Outbox.EmitStored] asks always.
 type Outbox struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
@@ -59,7 +63,14 @@ type Outbox struct {
 	groups  chan group     // sent, in order
 	waiting sync.WaitGroup // for the stream's word
 	logger  *slog.Logger
-	unasked int // events of the group being sent, but for its last
+	heard   atomic.Int64 // unix nanoseconds of the last good word
+	behind  atomic.Int64 // events that are in queue, or taken from it and not sent yet
+	asked   atomic.Int64 // words of the stream that are waited for
+
+	mu      sync.Mutex // guards the rest, and is held while an event is sent
+	running bool       // between the begin of Run and its stop
+	unasked int        // events of the group being sent, but for its last
+
 	// failing is why the last event that was heard of could not be stored; nil when
 	// it was.
 	failing atomic.Pointer[string]
@@ -76,6 +87,7 @@ type letter struct {
 	subject string
 	copyTo  string
 	data    []byte
+	follows bool         // another event of its job follows
 	stored  chan<- error // told when the stream has it; nil for nobody
 }
 
@@ -98,7 +110,37 @@ func NewOutbox(nc *nats.Conn, logger *slog.Logger) (*Outbox, error) {
 // Emit hands in an event for subject, and a copy for copyTo where that is not
 // empty. It never blocks.
 func (o *Outbox) Emit(subject string, e *job.Event, copyTo string) {
-	_ = o.put(letter{subject: subject, copyTo: copyTo, data: e.Encode()}) // counted
+	l := letter{subject: subject, copyTo: copyTo, data: e.Encode(), follows: follows(e.Type)}
+	if !o.direct(l) {
+		_ = o.put(l) // counted
+	}
+}
+
+// direct sends l on the caller's goroutine, where that cannot take long: then it
+// goes to the server together with what the caller sends next, and nobody needs to
+// be woken for it. A server that has just answered takes a little more; and only
+// one caller at a time finds out if it does not.
+func (o *Outbox) direct(l letter) bool {
+	if time.Since(time.Unix(0, o.heard.Load())) > outboxFresh || o.behind.Load() > 0 || !o.mu.TryLock() {
+		return false
+	}
+	defer o.mu.Unlock()
+	full := len(o.groups) > cap(o.groups)/2 || o.asked.Load() > outboxPending/2
+	if !o.running || full || o.behind.Load() > 0 { // what is behind comes first
+		return false
+	}
+	o.send(context.Background(), l) // there is room: it does not wait
+	return true
+}
+
+// follows reports whether another event of the same job follows one of type t.
+func follows(t job.EventType) bool {
+	switch t { //nolint:exhaustive // the others are the last of a job, or of none
+	case job.EventReceived, job.EventAttemptStarted, job.EventAttemptSucceeded, job.EventAttemptFailed, job.EventAttemptSkipped, job.EventAttemptUnknown:
+		return true
+	default:
+		return false
+	}
 }
 
 // EmitStored is [Outbox.Emit], but it waits until the stream has the event, for
@@ -158,10 +200,12 @@ func (o *Outbox) put(l letter) error {
 		return ErrOutboxClosed
 	default:
 	}
+	o.behind.Add(1)
 	select {
 	case o.queue <- l:
 		return nil
 	default:
+		o.behind.Add(-1)
 		o.dropped.Add(1)
 		return ErrOutboxFull
 	}
@@ -175,19 +219,21 @@ func (o *Outbox) Run(ctx context.Context) {
 			_ = o.hear(g)
 		}
 	})
+	o.run(true)
 	for {
 		select {
 		case l := <-o.queue:
-			o.send(ctx, l)
+			o.take(ctx, l)
 			continue
 		case <-ctx.Done():
 		}
 		break
 	}
+	o.run(false)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), outboxDrain)
 	defer cancel()
 	for len(o.queue) > 0 && ctx.Err() == nil {
-		o.send(ctx, <-o.queue)
+		o.take(ctx, <-o.queue)
 	}
 	select {
 	case <-o.js.PublishAsyncComplete():
@@ -197,8 +243,8 @@ func (o *Outbox) Run(ctx context.Context) {
 	o.js.CleanupPublisher() // what has no answer yet fails
 	close(o.groups)
 	o.waiting.Wait()
-	if o.unasked > 0 {
-		o.lost(o.unasked, context.Cause(ctx)) // sent, but nobody will know
+	if why := o.Failing(); why != "" && o.unasked > 0 { // of jobs that were broken off
+		o.lost(o.unasked, errors.New(why))
 	}
 	close(o.closed)
 	for len(o.queue) > 0 { // too late for these
@@ -207,15 +253,31 @@ func (o *Outbox) Run(ctx context.Context) {
 	}
 }
 
+// run says whether events may be sent other than by Run.
+func (o *Outbox) run(running bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.running = running
+}
+
+// take sends an event from the queue.
+func (o *Outbox) take(ctx context.Context, l letter) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.send(ctx, l)
+	o.behind.Add(-1)
+}
+
 // send publishes one event. While the stream is slow it blocks, at a stop no
-// longer than ctx: the queue behind it is what takes a burst.
+// longer than ctx: the queue behind it is what takes a burst. o.mu is held.
 func (o *Outbox) send(ctx context.Context, l letter) {
 	if l.copyTo != "" {
 		if err := o.nc.Publish(l.copyTo, l.data); err != nil {
 			o.logger.WarnContext(ctx, "event could not be copied", "err", err)
 		}
 	}
-	if l.stored == nil && o.unasked+1 < outboxGroup && len(o.queue) > 0 { // the next one asks
+	later := l.follows || len(o.queue) > 0 || o.asked.Load() > 0
+	if l.stored == nil && o.unasked+1 < outboxGroup && later { // one that comes later asks
 		if err := o.nc.Publish(l.subject, l.data); err != nil {
 			o.lost(1, err)
 			return
@@ -225,8 +287,10 @@ func (o *Outbox) send(ctx context.Context, l letter) {
 	}
 	g := group{events: o.unasked + 1}
 	o.unasked = 0
+	o.asked.Add(1)
 	var err error
 	if g.word, err = o.publish(ctx, &nats.Msg{Subject: l.subject, Data: l.data}); err != nil {
+		o.asked.Add(-1)
 		o.lost(g.events, err)
 		if l.stored != nil {
 			l.stored <- err
@@ -237,6 +301,7 @@ func (o *Outbox) send(ctx context.Context, l letter) {
 		select {
 		case o.groups <- g:
 		case <-ctx.Done():
+			o.asked.Add(-1)
 			o.lost(g.events, context.Cause(ctx)) // sent, but nobody will know
 		}
 		return
@@ -246,8 +311,10 @@ func (o *Outbox) send(ctx context.Context, l letter) {
 
 // hear waits for the stream's word on a group.
 func (o *Outbox) hear(g group) error {
+	defer o.asked.Add(-1)
 	select {
 	case <-g.word.Ok():
+		o.heard.Store(time.Now().UnixNano())
 		o.kept()
 		return nil
 	case err := <-g.word.Err():

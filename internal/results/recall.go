@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // BatchReads lets [Store.Recall] read for many jobs at once. The error says why that
-// cannot be for now; it is tried again now and then, and each job is read by itself
-// until then. It is called once, before Recall.
+// cannot be for now; each job is read by itself then, see [Store.CheckReads]. It is
+// called once, before Recall.
 func (s *Store) BatchReads(ctx context.Context) error {
 	var errs [2]error
 	s.manyResults, errs[0] = newBulk(ctx, s.nc, s.js, s.subjects.ResultsStream())
@@ -16,37 +17,76 @@ func (s *Store) BatchReads(ctx context.Context) error {
 	return errors.Join(errs[:]...)
 }
 
-// Recall returns what is known of a job that was just handed to by: its stored
-// result, nil when there is none, and its history, see [Store.History]. The history
-// matters at the first delivery too: a consumer that was made anew counts from 1.
-//
-// Later deliveries are read at the leader, side by side. First ones come in
-// bursts, and mostly nothing is known of them: see [Store.BatchReads].
-func (s *Store) Recall(ctx context.Context, queue, id string, by Holder) (*Stored, History, error) {
-	if by.Delivery > 1 || s.manyResults == nil || s.manyEvents == nil {
-		return s.recallAtLeader(ctx, queue, id, by)
+// CheckReads looks now and then whether the streams can be read for many jobs at
+// once, until ctx is done: that ends where a stream gets more copies, and begins
+// anew after a failure.
+func (s *Store) CheckReads(ctx context.Context) {
+	tick := time.NewTicker(bulkCheck)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, b := range []*bulk{s.manyResults, s.manyEvents} {
+			if b != nil {
+				_ = b.check(ctx) // jobs are read by themselves then
+			}
+		}
 	}
-	result, event := s.subjects.Result(queue, id), s.subjects.Event(queue, id)
-	asked := s.manyResults.ask(ctx, result)
-	newest, err := s.manyEvents.ask(ctx, event).wait(ctx)
+}
+
+// Recall is a look at what is known of a job, see [Store.Recall].
+type Recall struct {
+	store     *Store
+	queue, id string
+	by        Holder
+	// At is when the look began, by the clock that goes on while a machine is
+	// suspended.
+	At time.Time
+	// result and event are asked already; nil at the leader.
+	result, event *question
+}
+
+// Recall begins to look what is known of a job that was just handed to by, and does
+// not wait. Later deliveries are read at the leader. First ones come in bursts, and
+// mostly nothing is known of them: see [Store.BatchReads].
+func (s *Store) Recall(queue, id string, by Holder) *Recall {
+	r := &Recall{store: s, queue: queue, id: id, by: by, At: time.Now().Round(0)}
+	if by.Delivery == 1 && s.manyResults != nil && s.manyEvents != nil {
+		r.event, r.result = s.manyEvents.ask(s.subjects.Event(queue, id)), s.manyResults.ask(s.subjects.Result(queue, id))
+	}
+	return r
+}
+
+// Wait returns the job's stored result, nil when there is none, and its history, see
+// [Store.History]. The history matters at the first delivery too: a consumer that
+// was made anew counts from 1. It is called once.
+func (r *Recall) Wait(ctx context.Context) (*Stored, History, error) {
+	s := r.store
+	if r.event == nil {
+		return s.recallAtLeader(ctx, r.queue, r.id, r.by)
+	}
+	newest, err := r.event.wait(ctx)
 	if errors.Is(err, errNotBulk) {
-		newest, err = last(ctx, s.events, event)
+		newest, err = last(ctx, s.events, r.event.subject)
 	}
 	if err != nil {
-		return nil, History{}, fmt.Errorf("read what happened to job %s: %w", id, err)
+		return nil, History{}, fmt.Errorf("read what happened to job %s: %w", r.id, err)
 	}
-	msg, err := asked.wait(ctx)
+	msg, err := r.result.wait(ctx)
 	if errors.Is(err, errNotBulk) {
-		msg, err = last(ctx, s.results, result)
+		msg, err = last(ctx, s.results, r.result.subject)
 	}
 	if err != nil {
-		return nil, History{}, fmt.Errorf("read the result of job %s: %w", id, err)
+		return nil, History{}, fmt.Errorf("read the result of job %s: %w", r.id, err)
 	}
-	history, err := s.historyUpTo(ctx, queue, id, by, newest)
+	history, err := s.historyUpTo(ctx, r.queue, r.id, r.by, newest)
 	return storedOf(msg), history, err
 }
 
-// recallAtLeader is [Store.Recall] with a request for each read.
+// recallAtLeader is [Recall.Wait] with a request for each read, side by side.
 func (s *Store) recallAtLeader(ctx context.Context, queue, id string, by Holder) (*Stored, History, error) {
 	type read struct {
 		history History

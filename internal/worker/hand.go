@@ -7,6 +7,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"understudy/internal/job"
+	"understudy/internal/queue"
 	"understudy/internal/results"
 )
 
@@ -67,8 +68,11 @@ func (t *task) held(ctx context.Context) (bool, error) {
 }
 
 // holder is this worker as the one that has the job.
-func (t *task) holder() results.Holder {
-	return results.Holder{Worker: t.w.cfg.Name, JobSeq: t.d.Seq, Delivery: t.d.Number()}
+func (t *task) holder() results.Holder { return t.w.holder(t.d) }
+
+// holder is this worker as the one that was handed d.
+func (w *Worker) holder(d *queue.Delivery) results.Holder {
+	return results.Holder{Worker: w.cfg.Name, JobSeq: d.Seq, Delivery: d.Number()}
 }
 
 // giveBack returns the job to the queue, with its trail, because this worker stops.

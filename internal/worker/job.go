@@ -28,6 +28,8 @@ const (
 	handAgain = 2 * time.Second
 	// maxRedrives is as far as redrives are counted: anybody can send the header.
 	maxRedrives = 1_000_000
+	// fresh is how old a look at what is known of a job may be when the job begins.
+	fresh = time.Second
 	// retryLookup is the pause between tries to read what the server knows of a job.
 	retryLookup = 500 * time.Millisecond
 )
@@ -157,8 +159,10 @@ func (t *task) tryRecall(ctx context.Context) (run bool, err error) {
 	if err := t.load(ctx); err != nil {
 		return false, err
 	}
-	t.looked = wallClock()
-	stored, history, err := t.w.store.Recall(ctx, t.d.Queue, t.id, t.holder())
+	look := t.begun()
+	_ = t.understand() // while the server is at it
+	t.looked = look.At
+	stored, history, err := look.Wait(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -186,6 +190,26 @@ func (t *task) tryRecall(ctx context.Context) (run bool, err error) {
 		return false, nil
 	}
 	return true, nil
+}
+
+// arrived begins to look what is known of a job, before it has its slot.
+func (w *Worker) arrived(d *queue.Delivery) {
+	if d.Number() == 1 {
+		d.Begun = w.store.Recall(d.Queue, safeID(d.ID), w.holder(d))
+	}
+}
+
+// begun returns the look that was begun when the job arrived, once and unless that is
+// some time ago: it may have waited for its slot. Otherwise it begins one.
+func (t *task) begun() *results.Recall {
+	look, ok := t.d.Begun.(*results.Recall)
+	t.d.Begun = nil
+	if ok {
+		if ago := wallClock().Sub(look.At); ago >= 0 && ago < fresh {
+			return look
+		}
+	}
+	return t.w.store.Recall(t.d.Queue, t.id, t.holder())
 }
 
 // replaceable reports whether a redriven job may replace the stored result.

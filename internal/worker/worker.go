@@ -242,7 +242,8 @@ func (w *Worker) open(ctx context.Context) error {
 	}
 	w.source, err = queue.NewSource(queue.SourceConfig{
 		Conn: w.nc, JS: w.js, Layout: w.layout, Queues: w.cfg.Queues, Slots: w.cfg.Concurrency, Logger: w.logger,
-		Paused: func() bool { _, blocked := w.store.Blocked(); return blocked },
+		Paused:  func() bool { _, blocked := w.store.Blocked(); return blocked },
+		Arrived: w.arrived,
 	})
 	if err != nil {
 		return err
@@ -278,6 +279,7 @@ func (w *Worker) serve(ctx context.Context, listener net.Listener) error {
 		return err
 	}
 	wg.Go(func() { w.outbox.Run(background) })
+	wg.Go(func() { w.store.CheckReads(background) })
 	wg.Go(func() { w.watch(background) })
 	wg.Go(func() { w.sweep(background) })
 	if listener != nil {

@@ -132,7 +132,7 @@ func (c *Client) bodyFor(req *backend.Request, model string, streams bool) ([]by
 		someMembers [24]member
 		someEdits   [8]edit
 	)
-	members, err := topLevel(someMembers[:0], req.Body)
+	members, err := trustedTopLevel(someMembers[:0], req.Body)
 	if err != nil {
 		return nil, err
 	}

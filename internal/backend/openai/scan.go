@@ -17,6 +17,9 @@ import (
 type scan struct {
 	text []byte
 	at   int
+	// trusted tells that the text was found to be JSON before: then nothing in its
+	// strings is looked at but where they end.
+	trusted bool
 	// bad tells that the text is no JSON, or more than is read here.
 	bad bool
 	// begun tells that nothing of the innermost object or list was read yet.
@@ -202,6 +205,10 @@ const (
 // escapes or is a control character. The bit of the first such byte is right;
 // those of later ones need not be.
 func (s *scan) string() {
+	if s.trusted {
+		s.trustedString()
+		return
+	}
 	i := s.at + 1
 	for {
 		for i+8 <= len(s.text) {
@@ -231,6 +238,27 @@ func (s *scan) string() {
 			return
 		}
 		i += n
+	}
+}
+
+// trustedString is string in a text that is known to be JSON: it ends at the first quote
+// with an even number of backslashes before it.
+func (s *scan) trustedString() {
+	for i := s.at + 1; ; i++ {
+		n := bytes.IndexByte(s.text[min(i, len(s.text)):], '"')
+		if n < 0 {
+			s.bad = true
+			return
+		}
+		i += n
+		escapes := i
+		for s.text[escapes-1] == '\\' { // ends at the opening quote
+			escapes--
+		}
+		if (i-escapes)%2 == 0 {
+			s.at = i + 1
+			return
+		}
 	}
 }
 

@@ -164,7 +164,24 @@ func openingEnd(members []member, body []byte) int {
 // [errNotObject] for anything else, also for invalid JSON.
 func topLevel(members []member, body []byte) ([]member, error) {
 	s := scan{text: body}
-	found := members
+	if found, ok := s.members(members); ok {
+		return found, nil
+	}
+	return deepTopLevel(members, body)
+}
+
+// trustedTopLevel is topLevel of a body that is known to be JSON. It need not notice
+// what is wrong in others.
+func trustedTopLevel(members []member, body []byte) ([]member, error) {
+	s := scan{text: body, trusted: true}
+	if found, ok := s.members(members); ok {
+		return found, nil
+	}
+	return deepTopLevel(members, body)
+}
+
+// members appends the members of the object that is all of the text to found.
+func (s *scan) members(found []member) (all []member, ok bool) {
 	for s.open('{'); s.more('}'); {
 		s.next()
 		m := member{start: s.at}
@@ -178,10 +195,7 @@ func topLevel(members []member, body []byte) ([]member, error) {
 		m.finish = s.at
 		found = append(found, m)
 	}
-	if s.end() {
-		return found, nil
-	}
-	return deepTopLevel(members, body)
+	return found, s.end()
 }
 
 // deepTopLevel is topLevel for what [scan] does not read.

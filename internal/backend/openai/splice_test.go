@@ -81,12 +81,15 @@ func FuzzSplice(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		members, err := topLevel(nil, body)
+		trusted, trustedErr := trustedTopLevel(nil, body) // ends, whatever it is given
 		var decoded map[string]json.RawMessage
 		if isObject := json.Unmarshal(body, &decoded) == nil && decoded != nil; !isObject {
 			require.Error(t, err)
 			return
 		}
 		require.NoError(t, err)
+		require.NoError(t, trustedErr)
+		require.Equal(t, members, trusted)
 		e := newEdits(map[string][]byte{"model": []byte(`"new"`), "stream": []byte("true")}, []string{"gone"})
 		out := splice(body, members, e)
 		require.True(t, json.Valid(out), "%q", out)
