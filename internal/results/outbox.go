@@ -129,7 +129,7 @@ func (o *Outbox) direct(l letter) bool {
 	if !o.running || full || o.behind.Load() > 0 { // what is behind comes first
 		return false
 	}
-	o.send(context.Background(), l) // there is room: it does not wait
+	o.send(nil, l) // there is room: it does not wait
 	return true
 }
 
@@ -223,7 +223,7 @@ func (o *Outbox) Run(ctx context.Context) {
 	for {
 		select {
 		case l := <-o.queue:
-			o.take(ctx, l)
+			o.take(ctx.Done(), l)
 			continue
 		case <-ctx.Done():
 		}
@@ -233,7 +233,7 @@ func (o *Outbox) Run(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), outboxDrain)
 	defer cancel()
 	for len(o.queue) > 0 && ctx.Err() == nil {
-		o.take(ctx, <-o.queue)
+		o.take(ctx.Done(), <-o.queue)
 	}
 	select {
 	case <-o.js.PublishAsyncComplete():
@@ -261,19 +261,19 @@ func (o *Outbox) run(running bool) {
 }
 
 // take sends an event from the queue.
-func (o *Outbox) take(ctx context.Context, l letter) {
+func (o *Outbox) take(stop <-chan struct{}, l letter) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.send(ctx, l)
+	o.send(stop, l)
 	o.behind.Add(-1)
 }
 
 // send publishes one event. While the stream is slow it blocks, at a stop no
-// longer than ctx: the queue behind it is what takes a burst. o.mu is held.
-func (o *Outbox) send(ctx context.Context, l letter) {
+// longer than until stop: the queue behind it is what takes a burst. o.mu is held.
+func (o *Outbox) send(stop <-chan struct{}, l letter) {
 	if l.copyTo != "" {
 		if err := o.nc.Publish(l.copyTo, l.data); err != nil {
-			o.logger.WarnContext(ctx, "event could not be copied", "err", err)
+			o.logger.Warn("event could not be copied", "err", err)
 		}
 	}
 	later := l.follows || len(o.queue) > 0 || o.asked.Load() > 0
@@ -289,7 +289,7 @@ func (o *Outbox) send(ctx context.Context, l letter) {
 	o.unasked = 0
 	o.asked.Add(1)
 	var err error
-	if g.word, err = o.publish(ctx, &nats.Msg{Subject: l.subject, Data: l.data}); err != nil {
+	if g.word, err = o.publish(stop, &nats.Msg{Subject: l.subject, Data: l.data}); err != nil {
 		o.asked.Add(-1)
 		o.lost(g.events, err)
 		if l.stored != nil {
@@ -300,9 +300,9 @@ func (o *Outbox) send(ctx context.Context, l letter) {
 	if l.stored == nil {
 		select {
 		case o.groups <- g:
-		case <-ctx.Done():
+		case <-stop:
 			o.asked.Add(-1)
-			o.lost(g.events, context.Cause(ctx)) // sent, but nobody will know
+			o.lost(g.events, ErrOutboxClosed) // sent, but nobody will know
 		}
 		return
 	}
@@ -325,12 +325,17 @@ func (o *Outbox) hear(g group) error {
 
 // publish publishes msg. While the window of unanswered events is full it waits
 // for room, up to outboxAckTimeout, when the oldest must have been answered, or
-// until ctx is done.
-func (o *Outbox) publish(ctx context.Context, msg *nats.Msg) (jetstream.PubAckFuture, error) {
+// until stop.
+func (o *Outbox) publish(stop <-chan struct{}, msg *nats.Msg) (jetstream.PubAckFuture, error) {
 	for end := time.Now().Add(outboxAckTimeout); ; {
 		future, err := o.js.PublishMsgAsync(msg, jetstream.WithStallWait(outboxStall))
-		if !errors.Is(err, jetstream.ErrTooManyStalledMsgs) || ctx.Err() != nil || time.Now().After(end) {
+		if !errors.Is(err, jetstream.ErrTooManyStalledMsgs) || time.Now().After(end) {
 			return future, err
+		}
+		select {
+		case <-stop:
+			return nil, err
+		default:
 		}
 	}
 }
