@@ -3,6 +3,7 @@ package results
 import (
 	"context"
 	"log/slog"
+	"runtime"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -32,7 +33,7 @@ func benchStore(b *testing.B) (*Store, *Outbox) {
 	require.NoError(b, s.BatchReads(b.Context()))
 	o, err := NewOutbox(nc, slog.New(slog.DiscardHandler))
 	require.NoError(b, err)
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(b.Context()))
 	ended := make(chan struct{})
 	go func() { // ends in the cleanup
 		defer close(ended)
@@ -94,7 +95,7 @@ func BenchmarkEmit(b *testing.B) {
 	b.ResetTimer()
 	for range b.N {
 		for o.behind.Load() > outboxSize/2 { // the stream stores no faster
-			time.Sleep(time.Millisecond)
+			runtime.Gosched()
 		}
 		o.Emit("llm.events.default.a", e, "")
 	}
