@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// leases are the jobs in slots.
+// leases are the jobs in slots, and those that are settled.
 type leases struct {
 	mu    sync.Mutex // guards bySeq
 	bySeq map[uint64]*Delivery

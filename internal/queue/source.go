@@ -26,7 +26,7 @@ type SourceConfig struct {
 	JS     jetstream.JetStream
 	Layout Layout
 	Queues []Weighted
-	// Slots is how many jobs may be held at once.
+	// Slots is how many jobs may run at once.
 	Slots  int
 	Logger *slog.Logger
 	// Paused tells whether no job is to be taken at the moment; nil means never.
@@ -34,12 +34,14 @@ type SourceConfig struct {
 	// under way still come.
 	Paused func() bool
 	// Arrived hears of a job before it has its slot, so that what takes a while can be
-	// begun; nil for nobody. It must not block. Some jobs get no slot and go back.
+	// begun; nil for nobody. It must not wait for anything. Some jobs get no slot and
+	// go back.
 	Arrived func(*Delivery)
 }
 
 // Source takes jobs from the queues for a bounded number of slots. It never
-// holds a job without a slot for it.
+// takes a job without a slot for it, and keeps at most as many again that are only
+// to be settled, see [Delivery.Release].
 //
 // One goroutine, in [Source.Run], owns all its state and hears of everything
 // through one channel:
@@ -148,13 +150,31 @@ func (s *Source) Run(ctx context.Context, handle func(*Delivery)) error {
 	for s.free < s.cfg.Slots { // handlers end, late arrivals go back
 		s.take(ctx, <-s.inbox, nil)
 	}
-	s.handlers.stop()
+	s.settle(ctx)
 	stopLeases()
 	wg.Wait()
 	close(s.gone)
 	s.binding.Wait()
 	s.takeAll(ctx, nil)
 	return nil
+}
+
+// settle waits for the handlers that have no slot any more. What still arrives goes
+// back at once.
+func (s *Source) settle(ctx context.Context) {
+	ended := make(chan struct{})
+	go func() { // ends when the handlers have
+		s.handlers.stop()
+		close(ended)
+	}()
+	for {
+		select {
+		case m := <-s.inbox:
+			s.take(ctx, m, nil)
+		case <-ended:
+			return
+		}
+	}
 }
 
 // tell sends a message to the owner. What comes after its end goes back.

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -19,6 +21,9 @@ const (
 	// bulkMost is how many subjects one request asks for. The server answers for at
 	// most 1,024; beyond some dozens a bigger request costs no less per subject.
 	bulkMost = 64
+	// bulkAsk is how many bytes of subjects one request asks for: each may take six
+	// times as much in the request, which has to fit a message.
+	bulkAsk = 64 << 10
 	// bulkBytes is how much the server may send for one request, so that many big
 	// results do not come at once. What is left out is read by itself.
 	bulkBytes = 8 << 20
@@ -46,6 +51,8 @@ type bulk struct {
 	js    jetstream.JetStream
 	name  string // of the stream
 	inbox string
+	// silent is the number of the connection, from 1, on which a probe had no answer.
+	silent atomic.Int64
 
 	mu      sync.Mutex // guards the rest
 	usable  bool
@@ -83,6 +90,9 @@ func newBulk(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, name st
 // check looks at the stream, and asks it something where that may be. It returns why
 // it cannot be asked in bulk.
 func (b *bulk) check(ctx context.Context) error {
+	if connection := int64(b.nc.Stats().Reconnects); b.silent.Load() == connection+1 { // it would only be refused again
+		return errNotBulk
+	}
 	err := b.try(ctx)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -99,7 +109,8 @@ func (b *bulk) try(ctx context.Context) error {
 	switch info := stream.CachedInfo(); {
 	case !info.Config.AllowDirect:
 		return fmt.Errorf("stream %s does not allow direct gets", b.name)
-	case info.Config.Replicas > 1, len(info.Alternates) > 0: // alternates are mirrors, which answer too
+	case info.Config.Replicas > 1, len(info.Alternates) > 0, // alternates are mirrors, which answer too
+		info.Cluster != nil && len(info.Cluster.Replicas) > 0: // it is being moved
 		return fmt.Errorf("stream %s has more than one copy", b.name)
 	}
 	ctx, cancel := context.WithTimeout(ctx, bulkProbe)
@@ -111,6 +122,7 @@ func (b *bulk) try(ctx context.Context) error {
 	msg, err := b.nc.RequestWithContext(ctx, b.subject(), body)
 	switch {
 	case err != nil:
+		b.silent.Store(int64(b.nc.Stats().Reconnects) + 1)
 		return fmt.Errorf("a direct get of stream %s has no answer, maybe for want of permission: %w", b.name, err)
 	case msg.Header.Get("Status") != "404": // 408: a server before 2.11
 		return fmt.Errorf("the server cannot answer for many subjects at once: %s %s", msg.Header.Get("Status"), msg.Header.Get("Description"))
@@ -128,8 +140,8 @@ func bulkRequest(subjects []string) ([]byte, error) {
 	}{subjects, bulkBytes})
 }
 
-// ask hands in a question, whose answer comes within bulkTimeout or so. It does not
-// block.
+// ask hands in a question, whose answer comes within bulkTimeout or so. It waits for
+// nothing but to be written.
 func (b *bulk) ask(subject string) *question {
 	q := &question{subject, make(chan answer, 1)}
 	b.mu.Lock()
@@ -167,7 +179,11 @@ func (b *bulk) next() {
 	if !b.busy {
 		return
 	}
-	n := min(len(b.waiting), bulkMost)
+	n, size := 0, 0
+	for n < min(len(b.waiting), bulkMost) && (n == 0 || size+len(b.waiting[n].subject) <= bulkAsk) {
+		size += len(b.waiting[n].subject)
+		n++
+	}
 	b.asked, b.waiting, b.left = b.waiting[:n:n], b.waiting[n:], -1
 	b.rounds++
 	round := b.rounds
@@ -175,6 +191,9 @@ func (b *bulk) next() {
 	for i, q := range b.asked {
 		subjects[i] = q.subject
 	}
+	slices.Sort(subjects)
+	// Once each: servers before 2.15 can leave another's message out otherwise.
+	subjects = slices.Compact(subjects)
 	body, err := bulkRequest(subjects)
 	if err == nil {
 		err = b.nc.PublishRequest(b.subject(), b.inbox+"."+strconv.FormatUint(round, 10), body)
@@ -231,7 +250,7 @@ func (b *bulk) receive(msg *nats.Msg) {
 	if b.asked == nil || msg.Subject[len(b.inbox)+1:] != strconv.FormatUint(b.rounds, 10) {
 		return // of a round that was given up
 	}
-	if msg.Header.Get(jetstream.SubjectHeader) != "" { // first: anybody may store a message that looks like a status
+	if told(msg, jetstream.SubjectHeader) != "" { // first: anybody may store a message that looks like a status
 		b.found(msg)
 		return
 	}
@@ -247,14 +266,14 @@ func (b *bulk) receive(msg *nats.Msg) {
 
 // found hands a message to whoever asked for it. b.mu is held.
 func (b *bulk) found(msg *nats.Msg) {
-	left, err := strconv.Atoi(msg.Header.Get("Nats-Num-Pending"))
-	seq, seqErr := strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
+	left, err := strconv.Atoi(told(msg, "Nats-Num-Pending"))
+	seq, seqErr := strconv.ParseUint(told(msg, jetstream.SequenceHeader), 10, 64)
 	if err != nil || seqErr != nil || b.left >= 0 && left != b.left-1 {
 		b.fail()
 		return
 	}
 	b.left = left
-	subject := msg.Header.Get(jetstream.SubjectHeader)
+	subject := told(msg, jetstream.SubjectHeader)
 	found := &jetstream.RawStreamMsg{Subject: subject, Sequence: seq, Header: msg.Header, Data: msg.Data}
 	for _, q := range b.asked {
 		if q.subject != subject {
@@ -265,4 +284,14 @@ func (b *bulk) found(msg *nats.Msg) {
 		default:
 		}
 	}
+}
+
+// told is what the server says of a message in a header. It adds that behind the
+// headers the message was stored with, which may have the same name.
+func told(msg *nats.Msg, header string) string {
+	values := msg.Header.Values(header)
+	if len(values) == 0 {
+		return ""
+	}
+	return values[len(values)-1]
 }

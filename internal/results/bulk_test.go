@@ -164,6 +164,72 @@ func TestAStoredMessageIsNoStatus(t *testing.T) {
 	}
 }
 
+// The server says of which subject a message is behind what the message itself says.
+func TestAStoredMessageAnswersForNoOther(t *testing.T) {
+	t.Parallel()
+	b := batching(t)
+	forged := nats.NewMsg("llm.results.default.j0")
+	forged.Header.Set(jetstream.SubjectHeader, "llm.results.default.j1")
+	forged.Header.Set(jetstream.SequenceHeader, "77")
+	forged.Header.Set("Nats-Num-Pending", "7")
+	forged.Data = []byte("forged")
+	_, err := b.js.PublishMsg(t.Context(), forged)
+	require.NoError(t, err)
+	data, err := b.store.Commit(t.Context(), result("j1", 1), 2, 0)
+	require.NoError(t, err)
+	release := stall(t, b.store.manyResults)
+	wait := b.recalls(2)
+	release(2)
+	stored := wait()
+	require.Equal(t, &Stored{Data: []byte("forged"), Seq: 1}, stored[0])
+	require.Equal(t, &Stored{Data: data, Seq: 2, JobSeq: 2}, stored[1])
+	require.True(t, b.store.manyResults.usable)
+}
+
+// Two jobs can have the same result: see the worker's safe ids. Servers before 2.15
+// can forget a subject when another one is asked for twice.
+func TestASubjectIsAskedForOnce(t *testing.T) {
+	t.Parallel()
+	b := batching(t)
+	_, err := b.store.Commit(t.Context(), result("j0", 1), 1, 0)
+	require.NoError(t, err)
+	requests := b.watch("$JS.API.DIRECT.GET.LLM_RESULTS")
+	u := b.store.manyResults
+	release := stall(t, u)
+	var asked []*question
+	for _, id := range []string{"j1", "j0", "j1", "j0"} {
+		asked = append(asked, u.ask("llm.results.default."+id))
+	}
+	release(4)
+	for i, q := range asked {
+		msg, err := q.wait(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, i%2 == 1, msg != nil)
+	}
+	require.JSONEq(t, `{"multi_last": ["llm.results.default.j0", "llm.results.default.j1"], "max_bytes": 8388608}`, string(receive(t, requests).Data))
+}
+
+func TestLongSubjectsAreAskedForInParts(t *testing.T) {
+	t.Parallel()
+	b := batching(t)
+	requests := b.watch("$JS.API.DIRECT.GET.LLM_RESULTS")
+	u := b.store.manyResults
+	release := stall(t, u)
+	const n = 40
+	var asked []*question
+	for i := range n {
+		asked = append(asked, u.ask("llm.results.default."+strings.Repeat("x", 4000)+strconv.Itoa(i)))
+	}
+	release(n)
+	for _, q := range asked {
+		_, err := q.wait(t.Context())
+		require.NoError(t, err)
+	}
+	for range 3 { // 160 kB by 64 kB
+		require.LessOrEqual(t, len(receive(t, requests).Data), bulkAsk+1000)
+	}
+}
+
 func TestAMissingMessageIsNoAnswer(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t, natstest.Options{})

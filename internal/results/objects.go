@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -229,7 +230,7 @@ func (s *Store) PutAnswer(ctx context.Context, queue, id string, jobSeq uint64, 
 		case full(err) || !s.answers(ctx):
 			trial.failed(err)
 			silent = time.Time{}
-		case errors.As(err, &api), errors.Is(s.nc.LastError(), nats.ErrPermissionViolation):
+		case errors.As(err, &api), s.forbidden(s.subjects.AnswersBucket()):
 			tries++
 			silent = time.Time{}
 		case silent.IsZero():
@@ -244,6 +245,13 @@ func (s *Store) PutAnswer(ctx context.Context, queue, id string, jobSeq uint64, 
 			return "", fmt.Errorf("store an answer of %d bytes: %w (last answer: %w)", len(body), context.Cause(ctx), err)
 		}
 	}
+}
+
+// forbidden reports whether the last thing the server said to be forbidden is about a
+// bucket.
+func (s *Store) forbidden(bucketName string) bool {
+	err := s.nc.LastError()
+	return errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), bucketName)
 }
 
 // tryPut makes one try to store an object in a bucket that exists.

@@ -27,6 +27,13 @@ const (
 	outboxPending = 4096
 	// outboxAckTimeout is how long the stream has to take an event.
 	outboxAckTimeout = 10 * time.Second
+	// outboxSmall is the longest event that does not ask for itself, in bytes: what has
+	// no error's text in it is shorter.
+	outboxSmall = 2 << 10
+	// outboxAgain is how often a group is sent again that nobody answered for, and
+	// outboxPause the pause before that. They are the JetStream client's own.
+	outboxAgain = 2
+	outboxPause = 250 * time.Millisecond
 	// outboxFresh is how old the last word of the stream may be for an event to be sent
 	// on the goroutine of who emits it.
 	outboxFresh = time.Second
@@ -44,16 +51,17 @@ var (
 	ErrOutboxClosed = errors.New("the outbox is closed")
 )
 
-// Outbox sends events in order, without ever blocking who emits them. An event
-// that cannot be sent or stored is dropped and counted. It is safe for
-// concurrent use.
+// Outbox sends events in order, without blocking who emits them. An event that
+// cannot be sent or stored is dropped and counted. It is safe for concurrent use.
 //
 // A stream stores what one connection sends in order. So of some events only the
 // last asks for the stream's word, which halves what an event costs: one after
 // which none of its job follows, unless a word is waited for already, or else each
-// sixteenth. When that word is bad, or does not come, all of them count as dropped:
-// at the edges of an outage the count can be too high or too low by less than one
-// such group. [Outbox.EmitStored] asks always.
+// sixteenth. When nobody answers, which a stream does for a moment when its leader
+// changes, all of them are sent again. When the word is bad, or does not come, all of
+// them count as dropped: at the edges of an outage the count can be too high or too
+// low by less than one such group. What a stream may refuse for its size asks for
+// itself, as does [Outbox.EmitStored].
 type Outbox struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
@@ -69,17 +77,17 @@ type Outbox struct {
 
 	mu      sync.Mutex // guards the rest, and is held while an event is sent
 	running bool       // between the begin of Run and its stop
-	unasked int        // events of the group being sent, but for its last
+	unasked []letter   // of the group being sent, but for its last
 
 	// failing is why the last event that was heard of could not be stored; nil when
 	// it was.
 	failing atomic.Pointer[string]
 }
 
-// group is a number of events whose last one waits for the stream's word.
+// group are events whose last one waits for the stream's word.
 type group struct {
-	word   jetstream.PubAckFuture
-	events int
+	word    jetstream.PubAckFuture
+	letters []letter
 }
 
 // letter is an event on its way.
@@ -108,20 +116,22 @@ func NewOutbox(nc *nats.Conn, logger *slog.Logger) (*Outbox, error) {
 }
 
 // Emit hands in an event for subject, and a copy for copyTo where that is not
-// empty. It never blocks.
+// empty. It waits for nothing but, at most, for the connection to take the event: one
+// caller at a time, when it has just been alive, until its write deadline.
 func (o *Outbox) Emit(subject string, e *job.Event, copyTo string) {
 	l := letter{subject: subject, copyTo: copyTo, data: e.Encode(), follows: follows(e.Type)}
-	if !o.direct(l) {
+	if e.Type == job.EventBreakerChanged || !o.direct(l) { // a breaker's listener may not wait at all
 		_ = o.put(l) // counted
 	}
 }
 
 // direct sends l on the caller's goroutine, where that cannot take long: then it
 // goes to the server together with what the caller sends next, and nobody needs to
-// be woken for it. A server that has just answered takes a little more; and only
-// one caller at a time finds out if it does not.
+// be woken for it. A server that has just answered takes a little more; if it does
+// not, one caller at a time finds out, and the events of the others take the queue.
 func (o *Outbox) direct(l letter) bool {
-	if time.Since(time.Unix(0, o.heard.Load())) > outboxFresh || o.behind.Load() > 0 || !o.mu.TryLock() {
+	ago := time.Since(time.Unix(0, o.heard.Load()))
+	if ago < 0 || ago > outboxFresh || o.behind.Load() > 0 || !o.mu.TryLock() {
 		return false
 	}
 	defer o.mu.Unlock()
@@ -243,8 +253,8 @@ func (o *Outbox) Run(ctx context.Context) {
 	o.js.CleanupPublisher() // what has no answer yet fails
 	close(o.groups)
 	o.waiting.Wait()
-	if why := o.Failing(); why != "" && o.unasked > 0 { // of jobs that were broken off
-		o.lost(o.unasked, errors.New(why))
+	if (o.Failing() != "" || !o.nc.IsConnected()) && len(o.unasked) > 0 { // of jobs that were broken off
+		o.lost(len(o.unasked), ErrOutboxClosed)
 	}
 	close(o.closed)
 	for len(o.queue) > 0 { // too late for these
@@ -277,21 +287,21 @@ func (o *Outbox) send(stop <-chan struct{}, l letter) {
 		}
 	}
 	later := l.follows || len(o.queue) > 0 || o.asked.Load() > 0
-	if l.stored == nil && o.unasked+1 < outboxGroup && later { // one that comes later asks
+	if later && l.stored == nil && len(l.data) <= outboxSmall && len(o.unasked)+1 < outboxGroup { // one that comes later asks
 		if err := o.nc.Publish(l.subject, l.data); err != nil {
 			o.lost(1, err)
 			return
 		}
-		o.unasked++
+		o.unasked = append(o.unasked, l)
 		return
 	}
-	g := group{events: o.unasked + 1}
-	o.unasked = 0
+	g := group{letters: append(o.unasked, l)}
+	o.unasked = nil
 	o.asked.Add(1)
 	var err error
 	if g.word, err = o.publish(stop, &nats.Msg{Subject: l.subject, Data: l.data}); err != nil {
 		o.asked.Add(-1)
-		o.lost(g.events, err)
+		o.lost(len(g.letters), err)
 		if l.stored != nil {
 			l.stored <- err
 		}
@@ -302,7 +312,7 @@ func (o *Outbox) send(stop <-chan struct{}, l letter) {
 		case o.groups <- g:
 		case <-stop:
 			o.asked.Add(-1)
-			o.lost(g.events, ErrOutboxClosed) // sent, but nobody will know
+			o.lost(len(g.letters), ErrOutboxClosed) // sent, but nobody will know
 		}
 		return
 	}
@@ -312,15 +322,40 @@ func (o *Outbox) send(stop <-chan struct{}, l letter) {
 // hear waits for the stream's word on a group.
 func (o *Outbox) hear(g group) error {
 	defer o.asked.Add(-1)
-	select {
-	case <-g.word.Ok():
-		o.heard.Store(time.Now().UnixNano())
-		o.kept()
-		return nil
-	case err := <-g.word.Err():
-		o.lost(g.events, err)
-		return err
+	for tries := 1; ; tries++ {
+		select {
+		case <-g.word.Ok():
+			o.heard.Store(time.Now().UnixNano())
+			o.kept()
+			return nil
+		case err := <-g.word.Err():
+			if !errors.Is(err, jetstream.ErrNoStreamResponse) || tries > outboxAgain || !o.again(&g) {
+				o.lost(len(g.letters), err)
+				return err
+			}
+		}
 	}
+}
+
+// again sends a group again, after a pause, and reports whether it could. Those of
+// its events that were stored all the same are stored twice, with the same id.
+func (o *Outbox) again(g *group) bool {
+	<-time.After(outboxPause)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.running { // a stop fails what has no answer, but not what is sent after
+		return false
+	}
+	last := len(g.letters) - 1
+	for _, l := range g.letters[:last] {
+		if o.nc.Publish(l.subject, l.data) != nil {
+			return false
+		}
+	}
+	word, err := o.js.PublishMsgAsync(&nats.Msg{Subject: g.letters[last].subject, Data: g.letters[last].data},
+		jetstream.WithRetryAttempts(0), jetstream.WithStallWait(outboxStall))
+	g.word = word
+	return err == nil
 }
 
 // publish publishes msg. While the window of unanswered events is full it waits
@@ -328,7 +363,7 @@ func (o *Outbox) hear(g group) error {
 // until stop.
 func (o *Outbox) publish(stop <-chan struct{}, msg *nats.Msg) (jetstream.PubAckFuture, error) {
 	for end := time.Now().Add(outboxAckTimeout); ; {
-		future, err := o.js.PublishMsgAsync(msg, jetstream.WithStallWait(outboxStall))
+		future, err := o.js.PublishMsgAsync(msg, jetstream.WithRetryAttempts(0), jetstream.WithStallWait(outboxStall))
 		if !errors.Is(err, jetstream.ErrTooManyStalledMsgs) || time.Now().After(end) {
 			return future, err
 		}

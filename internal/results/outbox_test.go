@@ -296,3 +296,67 @@ func TestTheOutboxSaysWhetherEventsAreStored(t *testing.T) {
 	cancel()
 	receive(t, gone)
 }
+
+// attempts emits n events of attempts, none of which is the last of its job.
+func attempts(o *Outbox, n int) {
+	for i := range n {
+		e := job.NewEvent("w-1", job.EventAttemptStarted, strconv.Itoa(i), time.UnixMilli(0), job.Attempt{N: 1})
+		o.Emit("llm.events.default.j"+strconv.Itoa(i), e, "")
+	}
+}
+
+func TestEventsOutliveAMomentWithoutAStream(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	s, err := b.js.Stream(t.Context(), "LLM_EVENTS")
+	require.NoError(t, err)
+	cfg := s.CachedInfo().Config
+	o := b.outbox()
+	stop := b.run(o)
+	require.NoError(t, o.EmitStored(t.Context(), "llm.events.default.before", event("before"), ""))
+	require.NoError(t, b.js.DeleteStream(t.Context(), "LLM_EVENTS"))
+	const n = 10 * outboxGroup
+	attempts(o, n)
+	require.Eventually(t, func() bool { return o.behind.Load() == 0 }, patience, time.Millisecond)
+	require.NoError(t, o.nc.Flush())
+	_, err = b.js.CreateStream(t.Context(), cfg)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return o.asked.Load() == 0 }, patience, time.Millisecond)
+	stop()
+	require.Len(t, b.texts(), n-int(o.Dropped())) // 500 ms may be too short on a busy machine: then it is counted
+}
+
+func TestEventsWithoutAStreamAreCounted(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	o := b.outbox()
+	b.run(o)
+	require.NoError(t, o.EmitStored(t.Context(), "llm.events.default.before", event("before"), ""))
+	require.NoError(t, b.js.DeleteStream(t.Context(), "LLM_EVENTS"))
+	attempts(o, 10*outboxGroup)
+	require.Eventually(t, func() bool { return o.Dropped() == 10*outboxGroup }, patience, time.Millisecond)
+	require.Zero(t, o.asked.Load())
+}
+
+// What a stream refuses for its size says nothing of the others.
+func TestALongEventAsksForItself(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	s, err := b.js.Stream(t.Context(), "LLM_EVENTS")
+	require.NoError(t, err)
+	cfg := s.CachedInfo().Config
+	cfg.MaxMsgSize = outboxSmall
+	_, err = b.js.UpdateStream(t.Context(), cfg)
+	require.NoError(t, err)
+	o := b.outbox()
+	stop := b.run(o)
+	why := strings.Repeat("x", outboxSmall)
+	long := job.NewEvent("w-1", job.EventAttemptFailed, "long", time.UnixMilli(0), job.Attempt{N: 1, Error: &why})
+	for range 20 {
+		o.Emit("llm.events.default.long", long, "")
+		o.Emit("llm.events.default.short", event("short"), "")
+	}
+	stop()
+	require.Len(t, b.texts()["llm.events.default.short"], 20)
+	require.GreaterOrEqual(t, o.Dropped(), uint64(20))
+}

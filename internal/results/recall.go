@@ -45,7 +45,7 @@ type Recall struct {
 	// At is when the look began, by the clock that goes on while a machine is
 	// suspended.
 	At time.Time
-	// result and event are asked already; nil at the leader.
+	// result and event are asked already; nil where the leader is to be asked.
 	result, event *question
 }
 
@@ -70,7 +70,7 @@ func (r *Recall) Wait(ctx context.Context) (*Stored, History, error) {
 	}
 	newest, err := r.event.wait(ctx)
 	if errors.Is(err, errNotBulk) {
-		newest, err = last(ctx, s.events, r.event.subject)
+		return s.recallAtLeader(ctx, r.queue, r.id, r.by)
 	}
 	if err != nil {
 		return nil, History{}, fmt.Errorf("read what happened to job %s: %w", r.id, err)

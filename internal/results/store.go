@@ -41,6 +41,9 @@ const (
 	// firstPause and lastPause bound the growing pause between tries.
 	firstPause = 50 * time.Millisecond
 	lastPause  = 2 * time.Second
+	// absences is how often in a row nobody may answer for a stream before that is a
+	// failure: for some 750 ms, as long as a stream takes to come back.
+	absences = 4
 	// tryTimeout bounds one try.
 	tryTimeout = 5 * time.Second
 )
@@ -213,6 +216,7 @@ func (s *Store) store(ctx context.Context, kind Kind, msg *nats.Msg) error {
 	}
 	trial := s.blocked.trial(kind)
 	defer trial.over()
+	missed := 0
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		try, cancel := context.WithTimeout(ctx, s.tryTimeout)
 		err := s.publish(try, msg)
@@ -227,6 +231,8 @@ func (s *Store) store(ctx context.Context, kind Kind, msg *nats.Msg) error {
 			return &TooBigError{What: "message with its headers", Size: int64(msg.Size() - len(msg.Subject)), Limit: s.nc.MaxPayload()}
 		case errors.As(err, &api) && api.ErrorCode == exceedsStream:
 			return &TooBigError{What: "message", Size: int64(len(msg.Data)), Limit: int64(stream.CachedInfo().Config.MaxMsgSize)}
+		case errors.Is(err, jetstream.ErrNoStreamResponse) && missed < absences:
+			missed++
 		case api == nil || api.ErrorCode != underWay:
 			trial.failed(err)
 		}

@@ -317,3 +317,26 @@ func TestAJobIsAcceptedWhenItIsQueuedOrHasAResult(t *testing.T) {
 	_, err = b.store.Accepted(ctx, "default", "a")
 	require.Error(t, err, "not known is not no")
 }
+
+// A stream whose leader changes is away for a moment. That is nothing to stop for.
+func TestAMomentWithoutAStreamHoldsNothing(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	s, err := b.js.Stream(t.Context(), "LLM_RESULTS")
+	require.NoError(t, err)
+	cfg := s.CachedInfo().Config
+	require.NoError(t, b.js.DeleteStream(t.Context(), "LLM_RESULTS"))
+	tried := b.watch("llm.results.>")
+	held := make(chan Blockage, 10)
+	b.store.OnBlocked(func(x Blockage) { held <- x })
+	done := make(chan error, 1)
+	go func() {
+		_, err := b.store.Commit(t.Context(), result("a", 1), 1, 0)
+		done <- err
+	}()
+	receive(t, tried)
+	require.Empty(t, held)
+	_, err = b.js.CreateStream(t.Context(), cfg)
+	require.NoError(t, err)
+	require.NoError(t, receive(t, done))
+}

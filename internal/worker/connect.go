@@ -21,6 +21,9 @@ const (
 	reconnectJitter = 500 * time.Millisecond
 	// reconnectBuffer holds what is published while the server is away, in bytes.
 	reconnectBuffer = 64 << 20
+	// writeTimeout bounds one write to the server. A connection that takes nothing for so
+	// long is no use; meanwhile whoever publishes waits.
+	writeTimeout = 10 * time.Second
 	// ensureTry bounds one try to make the streams.
 	ensureTry = 5 * time.Second
 )
@@ -33,6 +36,7 @@ func (w *Worker) connect(embedded *server.Server) error {
 		nats.ReconnectWait(reconnectWait), nats.ReconnectJitter(reconnectJitter, reconnectJitter),
 		nats.ReconnectBufSize(reconnectBuffer),
 		nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(maxPingsOut),
+		nats.FlusherTimeout(writeTimeout),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
 				w.logger.Warn("connection to NATS lost; reconnecting", "err", err)

@@ -176,8 +176,8 @@ func (t *task) bury(ctx context.Context, r *job.Result) error {
 }
 
 // ackTries is how often an ack is tried that nobody is there for. The consumer is
-// gone then: it is made anew by a pull, which needs a free slot, and hands the job
-// out again.
+// gone then: it is made anew by a pull, which needs a free slot, maybe this one, and
+// hands the job out again.
 const ackTries = 3
 
 // settle sends the result to whoever asked, and lets the job leave the queue.

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -76,7 +77,8 @@ type task struct {
 	replaced  string // the object of the answer that this run's result replaces
 	released  bool   // its slot may be free already
 
-	logger *slog.Logger // see log
+	logging sync.Once
+	logger  *slog.Logger // see log
 }
 
 // handle runs one job from its delivery to its settlement. It is where a panic
@@ -108,9 +110,9 @@ func (w *Worker) handle(ctx context.Context, d *queue.Delivery) {
 
 // log returns a logger that names the job. Most jobs have one line and need none.
 func (t *task) log() *slog.Logger {
-	if t.logger == nil {
+	t.logging.Do(func() { // calls that run at once may be the first
 		t.logger = t.w.logger.With("job_id", t.id, "queue", t.d.Queue, "delivery", t.d.Number())
-	}
+	})
 	return t.logger
 }
 

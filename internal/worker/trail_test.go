@@ -78,5 +78,7 @@ func TestALineThatIsNotWrittenIsNotPrepared(t *testing.T) {
 
 // loggingTo is a job that logs to logger, which is not told which job it is.
 func loggingTo(logger *slog.Logger) *task {
-	return &task{w: &Worker{logger: logger}, logger: logger}
+	t := &task{w: &Worker{logger: logger}, logger: logger}
+	t.logging.Do(func() {})
+	return t
 }
