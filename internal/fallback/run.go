@@ -111,8 +111,12 @@ func newRun(e *Engine, t *Task, w world) (*run, error) {
 	r := &run{engine: e, task: *t, world: w, strategy: strategy, since: w.now(), retry: -1, promised: -1}
 	r.task.Request.Keep(&r.measure)
 	r.sit = Situation{
-		Policy: policy, Job: t.Plan.job, Route: t.Plan.Route, Chain: t.Plan.candidates, order: t.Plan.order,
+		Policy: policy, Job: t.Plan.job, Route: t.Plan.Route, Chain: t.Plan.candidates,
 		Position: -1, Seed: seed(t.Request.JobID),
+	}
+	switch strategy.(type) {
+	case sequential, conditional, errorType: // others might write to it
+		r.sit.order = t.Plan.order
 	}
 	if e.fit.any.Load() {
 		r.recallFit()

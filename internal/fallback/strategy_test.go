@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -114,6 +115,60 @@ func TestWhatAStrategySaysIsDone(t *testing.T) {
 				require.Equal(t, c.end, end(out))
 				require.Equal(t, []int{1, 0, 2}, shared)
 			})
+		})
+	}
+}
+
+// wrapper is a built-in strategy whose moves are changed in place.
+type wrapper struct {
+	fallback.Strategy
+	change func(*fallback.Move)
+}
+
+func (w wrapper) Next(s *fallback.Situation) fallback.Move {
+	m := w.Strategy.Next(s)
+	w.change(&m)
+	return m
+}
+
+// What a strategy does with the order of a built-in one is its own business.
+func TestAStrategyMayChangeTheOrderOfABuiltInOne(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(*fallback.Move)
+		called string
+	}{
+		"turned round":     {func(m *fallback.Move) { slices.Reverse(m.Order[:2]) }, "b"},
+		"emptied":          {func(m *fallback.Move) { m.Order = m.Order[:0] }, "rules"},
+		"with what is not": {func(m *fallback.Move) { m.Order = append([]int{9, -1}, m.Order...) }, "a"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for range 2 { // jobs of one engine
+				synctest.Test(t, func(t *testing.T) {
+					policy := fallback.DefaultPolicy()
+					policy.Strategy = "mine"
+					strategies := fallback.Strategies()
+					sequential := strategies[fallback.Sequential]
+					strategies["mine"] = func(p *fallback.Policy) (fallback.Strategy, error) {
+						built, err := sequential(p)
+						return wrapper{built, c.change}, err
+					}
+					backends := chain(model("a"), model("b"), offline())
+					st := newStage(t, shape{backends: backends})
+					var err error
+					st.engine, err = fallback.New(fallback.Config{
+						Backends: backends, Strategies: strategies, Hold: hour,
+						Routes: []fallback.Route{{Name: fallback.DefaultRoute, Policy: policy}, {Name: "other", Policy: fallback.DefaultPolicy()}},
+					})
+					require.NoError(t, err)
+					for _, want := range []struct{ route, called string }{{"", c.called}, {"", c.called}, {"other", "a"}} {
+						st.plan, err = st.engine.Plan(&job.Job{Route: want.route})
+						require.NoError(t, err)
+						require.Equal(t, want.called, end(st.once(t.Context(), nil, time.Time{})))
+					}
+				})
+			}
 		})
 	}
 }

@@ -50,6 +50,9 @@ func (h Header) fold(key string) string {
 			found = k
 		}
 	}
+	if found == "" {
+		return ""
+	}
 	return h.Get(found)
 }
 

@@ -61,7 +61,8 @@ func (t *task) putAnswer(ctx context.Context, r *job.Result) error {
 		t.log().ErrorContext(ctx, "an answer that is too big for a message could not be put into the object store", "err", err)
 		return err
 	}
-	r.Response.Object, r.Response.Bytes, r.Response.Body = name, int64(len(r.Response.Body)), nil
+	of := r.Response // is dropped with its body
+	r.Response = &job.Response{StatusCode: of.StatusCode, RequestID: of.RequestID, Object: name, Bytes: int64(len(of.Body))}
 	return nil
 }
 

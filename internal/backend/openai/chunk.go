@@ -64,11 +64,15 @@ func (g *growth) one(s *scan, a *assembly) {
 	if len(a.order) == 1 {
 		g.choice = a.order[0]
 	}
-	said := false // its index
+	said, grown := false, false // its index, its delta
 	for s.open('{'); s.more('}'); {
 		key := s.key()
 		if string(key) == "index" {
-			c := a.choices[smallNumber(s.value())]
+			n := smallNumber(s.value())
+			c := a.choices[n]
+			if n < 0 { // no number, which is no choice's
+				c = nil
+			}
 			if g.choice == nil {
 				g.choice = c
 			}
@@ -81,6 +85,8 @@ func (g *growth) one(s *scan, a *assembly) {
 		}
 		switch string(key) {
 		case "delta":
+			s.bad = s.bad || grown // of two, the last one counts
+			grown = true
 			g.delta(s)
 		case "text":
 			g.grow(s, g.choice.text)
@@ -101,6 +107,7 @@ func (g *growth) delta(s *scan) {
 		switch first := s.next(); {
 		case first == 'n':
 			s.skip()
+			s.bad = s.bad || g.grows(m.texts[string(key)]) // the last one of a name counts
 		case first == '"' && grows(string(key)):
 			g.grow(s, m.texts[string(key)])
 		case first == '[' || isPart(string(key)):
@@ -120,14 +127,20 @@ func isPart(name string) bool {
 // grow takes a string that is more of a text, each of which grows once.
 func (g *growth) grow(s *scan, to *strings.Builder) {
 	text := s.quoted()
-	s.bad = s.bad || to == nil || g.n == len(g.texts)
-	for i := range g.n {
-		s.bad = s.bad || g.texts[i].to == to
-	}
-	if !s.bad {
+	if s.bad = s.bad || to == nil || g.n == len(g.texts) || g.grows(to); !s.bad {
 		g.texts[g.n] = piece{to: to, text: text}
 		g.n++
 	}
+}
+
+// grows reports whether a text grows already.
+func (g *growth) grows(to *strings.Builder) bool {
+	for i := range g.n {
+		if to != nil && g.texts[i].to == to {
+			return true
+		}
+	}
+	return false
 }
 
 // apply lets the texts grow, and reports whether they do.

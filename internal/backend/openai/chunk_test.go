@@ -34,6 +34,18 @@ func streams(tb testing.TB) []string {
 	for _, broken := range []string{`}`, `]`, `{}`, `1`, ``, `,]`, `,{}]`, `]]`, `]}`} {
 		list = append(list, first+`data: {"choices":[{"delta":{"content":"a"}}`+broken+"}\n\n"+first)
 	}
+	// Of two members of one name the last one counts, and no number is no index.
+	reasoned := first + chunk(`"choices":[{"index":0,"delta":{"reasoning":"r"}}]`)
+	for _, choice := range []string{
+		`{"index":0,"delta":{"content":"a","content":null}}`, `{"index":0,"delta":{"content":null,"content":"a"}}`,
+		`{"index":0,"delta":{"content":"a"},"delta":{}}`, `{"index":0,"delta":{"content":"a"},"delta":{"reasoning":"b"}}`,
+		`{"index":0,"delta":{"content":"a","reasoning":"b"}}`,
+	} {
+		list = append(list, reasoned+chunk(`"choices":[`+choice+`]`)+reasoned)
+	}
+	for _, index := range []string{"12345", "null", "-2", "1.5", `"a"`, "-1"} {
+		list = append(list, chunk(`"choices":[{"index":-1,"delta":{"content":"x"}}]`)+chunk(`"choices":[{"index":`+index+`,"delta":{"content":"y"}}]`))
+	}
 	for _, rest := range []string{
 		`"choices":[]`, `"choices":null`, `"usage":null,"choices":[{"delta":{"content":"a"}}]`, `"usage":{"prompt_tokens":1},"choices":[{"delta":{"content":"a"}}]`,
 		`"error":null,"choices":[{"delta":{"content":"a"}}]`, `"error":{"message":"overloaded"},"choices":[{"delta":{"content":"a"}}]`,

@@ -68,9 +68,8 @@ func (c *Client) Close() { c.transport.CloseIdleConnections() }
 // Complete makes one call, as [backend.Backend] says. It calls req.Started
 // exactly once, also when the body turns out not to be sendable.
 //
-// The call ends with ctx, but its values stay here: no connection sees them. Where
-// nothing has to change in req.Body it is sent as it is; net/http may still read it
-// for a moment when Complete has returned.
+// Where nothing has to change in req.Body it is sent as it is; net/http may still
+// read it for a moment when Complete has returned.
 func (c *Client) Complete(ctx context.Context, req *backend.Request) (*backend.Response, error) {
 	model := c.modelFor(req.Model)
 	streams := c.streams(req)

@@ -206,16 +206,28 @@ func (s *lineSplitter) split(data []byte, atEOF bool) (int, []byte, error) {
 }
 
 // lineEnd returns where the first line ends, -1 when it does not.
+//
+// It looks at a window at a time: what lies behind a line that ends in "\r" must not
+// be searched for a "\n" with each such line.
 func lineEnd(data []byte) int {
-	end := bytes.IndexByte(data, '\n')
-	if end >= 0 {
-		data = data[:end]
+	for begin := 0; begin < len(data); begin += lineWindow {
+		window := data[begin:min(begin+lineWindow, len(data))]
+		end := bytes.IndexByte(window, '\n')
+		if end >= 0 {
+			window = window[:end]
+		}
+		if i := bytes.IndexByte(window, '\r'); i >= 0 {
+			return begin + i
+		}
+		if end >= 0 {
+			return begin + end
+		}
 	}
-	if i := bytes.IndexByte(data, '\r'); i >= 0 {
-		return i
-	}
-	return end
+	return -1
 }
+
+// lineWindow is how much of a stream is searched for the end of a line at a time.
+const lineWindow = 4 << 10
 
 // looksLikeEvents reports whether text is the beginning of an event stream
 // rather than of a JSON or HTML body.

@@ -87,6 +87,17 @@ func TestAStreamHasALimit(t *testing.T) {
 	require.Len(t, got, 1)
 }
 
+// A provider whose lines end in CR, or who sends nothing else, costs no more than
+// others: a search from each of them to the end would take hours.
+func TestLinesThatEndInCRAreReadInOneGo(t *testing.T) {
+	t.Parallel()
+	const n = 4 << 20
+	stream := "data: " + strings.Repeat(" ", n) + "\n" + strings.Repeat("\r", n) + "data: {}\r\r"
+	got, err := eventsOf(strings.NewReader(stream), 3*n)
+	require.NoError(t, err)
+	require.Equal(t, "{}", got[len(got)-1])
+}
+
 // exchangeOf feeds a stream to an exchange.
 func exchangeOf(stream string) *exchange {
 	x := &exchange{status: 200, limit: 1 << 20, started: time.Now()}
