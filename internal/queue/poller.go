@@ -22,6 +22,9 @@ const (
 	// is answered at once, is made anew: a consumer that is being deleted swallows
 	// the pulls of that moment.
 	pullDoubt = time.Second
+	// pullBytes is how much the pulls under way may bring at once, in bytes, but for one
+	// job: a server cuts off whoever has more than 64 MiB to take (its max_pending).
+	pullBytes = 32 << 20
 	// pollEvery is the pause between looks at an empty queue where there are too
 	// few slots to leave a pull standing at every queue.
 	pollEvery = 50 * time.Millisecond
@@ -50,6 +53,7 @@ const (
 	endBusy                     // other workers' pulls are first in line
 	endLost                     // no answer at all
 	endRefused                  // the server refused it: see err
+	endFull                     // the next job is more than the pull may still bring
 )
 
 // poller pulls for one queue. It belongs to the owner of its source.
@@ -69,6 +73,7 @@ type poller struct {
 	failing  time.Time // the first of the failures since
 	retryAt  time.Time // not before
 	retries  int
+	huge     bool // the next job is more than a pull may bring
 	// rebinding tells that the consumer is being looked for.
 	rebinding bool
 }
@@ -77,6 +82,7 @@ type poller struct {
 type pull struct {
 	id    string    // the last token of its reply subject; "" means none
 	open  int       // jobs it may still bring
+	came  bool      // it has brought some
 	until time.Time // when it counts as lost
 	hold  time.Time // until when other queues wait for it
 	doubt time.Time // when it is made anew unless there was an answer; zero for never
@@ -157,6 +163,8 @@ func (p *poller) status(msg *nats.Msg, pull string) ended {
 		e.reason = endEmpty
 	case status == "408": // "Requests Pending"
 		e.reason = endBusy
+	case status == "409" && description == "Message Size Exceeds MaxBytes":
+		e.reason = endFull
 	default: // 409 consumer deleted, leadership change; 503 no responders; 400 bad request
 		e.reason, e.err = endRefused, fmt.Errorf("the server answered %s %s", status, description)
 	}
@@ -169,7 +177,7 @@ func (p *poller) count(in *inlet, pending uint64) {
 	if in != p.inlet {
 		return // of a pull that was given up
 	}
-	p.backlog, p.pull.doubt = pending > 0, time.Time{}
+	p.backlog, p.pull.doubt, p.pull.came = pending > 0, time.Time{}, true
 	if p.pull.open--; p.pull.open <= 0 {
 		p.finish()
 	}
@@ -180,8 +188,12 @@ func (p *poller) end(ctx context.Context, e ended) {
 	if e.pull != "" && e.pull != p.pull.id {
 		return // of a pull that was given up
 	}
+	came := p.pull.came
 	p.finish()
 	switch e.reason {
+	case endFull:
+		p.good()
+		p.backlog, p.huge = true, !came
 	case endEmpty:
 		p.good()
 		p.backlog = false
@@ -243,6 +255,10 @@ func (p *poller) finish() { p.pull = pull{} }
 func (p *poller) request(ctx context.Context, n int, wait time.Duration) {
 	at("before pull")
 	p.pulls++
+	limit := p.source.room()
+	if p.huge {
+		n, limit, p.huge = 1, 0, false
+	}
 	now := time.Now()
 	p.pull = pull{id: strconv.FormatUint(p.pulls, 10), open: n, until: now.Add(wait + p.source.lost)}
 	if wait == 0 {
@@ -253,17 +269,29 @@ func (p *poller) request(ctx context.Context, n int, wait time.Duration) {
 	}
 	// no_wait with an expiry: the server waits for the first job, sends what
 	// there is and ends the pull, so that no slot stands idle behind it.
-	body, err := json.Marshal(struct {
-		Batch   int           `json:"batch"`
-		NoWait  bool          `json:"no_wait"`
-		Expires time.Duration `json:"expires,omitempty"` // nanoseconds
-	}{n, true, wait})
+	body, err := json.Marshal(pullRequest{Batch: n, NoWait: true, Expires: wait, MaxBytes: limit})
 	if err == nil {
 		err = p.source.cfg.Conn.PublishRequest(p.next, p.inlet.subject+"."+p.pull.id, body)
 	}
 	if err != nil {
 		p.end(ctx, ended{poller: p, reason: endRefused, err: err})
 	}
+}
+
+// pullRequest is a pull as the server wants it.
+type pullRequest struct {
+	Batch    int           `json:"batch"`
+	NoWait   bool          `json:"no_wait"`
+	Expires  time.Duration `json:"expires,omitempty"` // nanoseconds
+	MaxBytes int64         `json:"max_bytes,omitempty"`
+}
+
+// subjectRoom is kept for the subjects of a message, which count for its size.
+const subjectRoom = 64 << 10
+
+// room is how many bytes one pull may bring: any message that the server takes.
+func (s *Source) room() int64 {
+	return max(s.pullBytes/int64(len(s.pollers)), s.cfg.Conn.MaxPayload()+s.subjectRoom)
 }
 
 // doubtful reports whether the pull should have been answered by now.

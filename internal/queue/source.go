@@ -61,6 +61,8 @@ type Source struct {
 	binding  sync.WaitGroup // tries to bind a lost consumer again
 
 	expires, lost time.Duration // pullExpires and pullLost
+	pullBytes     int64         // likewise, as is subjectRoom
+	subjectRoom   int64
 
 	lastGood atomic.Int64 // unix nanoseconds of the last good answer to a pull
 	held     atomic.Int64 // jobs in slots
@@ -77,7 +79,7 @@ func NewSource(cfg SourceConfig) (*Source, error) {
 	}
 	s := &Source{
 		cfg: cfg, free: cfg.Slots, inbox: make(chan any, 2*cfg.Slots+len(cfg.Queues)),
-		gone: make(chan struct{}), expires: pullExpires, lost: pullLost,
+		gone: make(chan struct{}), expires: pullExpires, lost: pullLost, pullBytes: pullBytes, subjectRoom: subjectRoom,
 	}
 	s.inflight.bySeq = make(map[uint64]*Delivery, cfg.Slots)
 	s.handlers.work = make(chan *Delivery, sparest)
