@@ -75,9 +75,9 @@ type Outbox struct {
 	behind  atomic.Int64 // events that are in queue, or taken from it and not sent yet
 	asked   atomic.Int64 // words of the stream that are waited for
 
-	mu      sync.Mutex // guards the rest, and is held while an event is sent
-	running bool       // between the begin of Run and its stop
-	unasked []letter   // of the group being sent, but for its last
+	mu      sync.Mutex  // guards unasked, and is held while an event is sent
+	running atomic.Bool // between the begin of Run and its stop; changes while mu is held
+	unasked []letter    // of the group being sent, but for its last
 
 	// failing is why the last event that was heard of could not be stored; nil when
 	// it was.
@@ -88,6 +88,7 @@ type Outbox struct {
 type group struct {
 	word    jetstream.PubAckFuture
 	letters []letter
+	sent    time.Time
 }
 
 // letter is an event on its way.
@@ -136,7 +137,7 @@ func (o *Outbox) direct(l letter) bool {
 	}
 	defer o.mu.Unlock()
 	full := len(o.groups) > cap(o.groups)/2 || o.asked.Load() > outboxPending/2
-	if !o.running || full || o.behind.Load() > 0 { // what is behind comes first
+	if !o.running.Load() || full || o.behind.Load() > 0 { // what is behind comes first
 		return false
 	}
 	o.send(nil, l) // there is room: it does not wait
@@ -267,7 +268,7 @@ func (o *Outbox) Run(ctx context.Context) {
 func (o *Outbox) run(running bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.running = running
+	o.running.Store(running)
 }
 
 // take sends an event from the queue.
@@ -295,7 +296,7 @@ func (o *Outbox) send(stop <-chan struct{}, l letter) {
 		o.unasked = append(o.unasked, l)
 		return
 	}
-	g := group{letters: append(o.unasked, l)}
+	g := group{letters: append(o.unasked, l), sent: time.Now()}
 	o.unasked = nil
 	o.asked.Add(1)
 	var err error
@@ -329,7 +330,7 @@ func (o *Outbox) hear(g group) error {
 			o.kept()
 			return nil
 		case err := <-g.word.Err():
-			if !errors.Is(err, jetstream.ErrNoStreamResponse) || tries > outboxAgain || !o.again(&g) {
+			if tries > outboxAgain || !errors.Is(err, jetstream.ErrNoStreamResponse) || !o.again(&g) {
 				o.lost(len(g.letters), err)
 				return err
 			}
@@ -337,15 +338,18 @@ func (o *Outbox) hear(g group) error {
 	}
 }
 
-// again sends a group again, after a pause, and reports whether it could. Those of
-// its events that were stored all the same are stored twice, with the same id.
+// again sends a group again for which nobody answered, and reports whether it could.
+// Those of its events that were stored all the same are stored twice, with the same
+// id. In an outage only the first group waits for its end: the others would pile up
+// behind it. It must not wait for mu, whose holder may wait for a group to be heard.
 func (o *Outbox) again(g *group) bool {
-	<-time.After(outboxPause)
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if !o.running { // a stop fails what has no answer, but not what is sent after
+	if o.failing.Load() != nil || !o.running.Load() { // a stop fails what has no answer, but not what is sent after
 		return false
 	}
+	if o.heard.Load() < g.sent.UnixNano() { // else the stream is back already
+		<-time.After(outboxPause)
+	}
+	g.sent = time.Now()
 	last := len(g.letters) - 1
 	for _, l := range g.letters[:last] {
 		if o.nc.Publish(l.subject, l.data) != nil {

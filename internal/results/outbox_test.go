@@ -360,3 +360,27 @@ func TestALongEventAsksForItself(t *testing.T) {
 	require.Len(t, b.texts()["llm.events.default.short"], 20)
 	require.GreaterOrEqual(t, o.Dropped(), uint64(20))
 }
+
+// More groups fail than may wait to be heard, and then the stream is there again.
+func TestTheOutboxOutlivesALongOutage(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	s, err := b.js.Stream(t.Context(), "LLM_EVENTS")
+	require.NoError(t, err)
+	cfg := s.CachedInfo().Config
+	o := b.outbox()
+	b.run(o)
+	require.NoError(t, o.EmitStored(t.Context(), "llm.events.default.before", event("before"), ""))
+	require.NoError(t, b.js.DeleteStream(t.Context(), "LLM_EVENTS"))
+	const n = 2 * outboxPending * outboxGroup
+	for range n / outboxSize {
+		attempts(o, outboxSize)
+		require.Eventually(t, func() bool { return o.behind.Load() == 0 }, patience, time.Millisecond)
+	}
+	require.Eventually(t, func() bool { return o.Dropped() == n }, patience, time.Millisecond)
+	require.NotEmpty(t, o.Failing())
+	_, err = b.js.CreateStream(t.Context(), cfg)
+	require.NoError(t, err)
+	require.NoError(t, o.EmitStored(t.Context(), "llm.events.default.after", event("after"), ""))
+	require.Empty(t, o.Failing())
+}
