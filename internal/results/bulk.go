@@ -39,18 +39,19 @@ const (
 // errNotBulk says that a subject must be read by itself.
 var errNotBulk = errors.New("not read in bulk")
 
-// bulk finds the last messages of subjects for many askers with few requests: one
-// is under way at a time, and who asks meanwhile shares the next.
+// bulk finds the last messages of subjects in some streams for many askers with few
+// requests: one to each stream is under way at a time, and who asks meanwhile shares
+// the next.
 //
 // It uses a direct get, which a stream answers wherever it is. So it is used only
-// for a stream with one copy: of several, one that lags behind would say that
+// for streams with one copy: of several, one that lags behind would say that
 // there is no result yet. Where it cannot be used, for that or because the server
 // or a permission is older, every question ends with errNotBulk.
 type bulk struct {
-	nc    *nats.Conn
-	js    jetstream.JetStream
-	name  string // of the stream
-	inbox string
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	streams [bulkStreams]string // their names
+	inbox   string              // of the answers: then the stream's place, then the round's number
 	// silent is the number of the connection, from 1, on which a probe had no answer.
 	silent atomic.Int64
 
@@ -59,78 +60,95 @@ type bulk struct {
 	waiting []*question
 	busy    bool // a round is under way, or about to be
 	rounds  uint64
-	asked   []*question // of the round under way
-	left    int         // messages the round will still bring; -1 when not known
-	timeout *time.Timer // of the round under way; used again
-	began   time.Time   // that round
+	asked   []*question       // of the round under way
+	parts   [bulkStreams]part // of it
+	began   time.Time         // that round
+	timeout *time.Timer       // looks after rounds; see watch
+	watched bool              // timeout is running
 }
 
-// question is one subject that somebody asks for.
+// bulkStreams is how many streams are asked together.
+const bulkStreams = 2
+
+// part is the answer of one stream in a round.
+type part struct {
+	left  int // messages it will still bring; -1 when not known
+	ended bool
+}
+
+// question is a subject in each stream that somebody asks for.
 type question struct {
-	subject string
-	answer  chan answer // takes one without blocking
+	subjects [bulkStreams]string
+	answers  [bulkStreams]answer // once done is told
+	done     chan struct{}       // takes one without blocking
 }
 
 // answer is the last message of a subject, nil when there is none.
 type answer struct {
 	msg *jetstream.RawStreamMsg
-	err error
+	err error // errNotBulk
 }
 
-// newBulk returns a bulk over a stream, and why it cannot be used for now. It costs a
+// newBulk returns a bulk over streams, and why it cannot be used for now. It costs a
 // subscription, which ends with nc.
-func newBulk(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, name string) (*bulk, error) {
-	b := &bulk{nc: nc, js: js, name: name, inbox: nc.NewInbox()}
-	if _, err := nc.Subscribe(b.inbox+".*", b.receive); err != nil {
-		return nil, fmt.Errorf("subscribe for reads of stream %s: %w", name, err)
+func newBulk(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, streams [bulkStreams]string) (*bulk, error) {
+	b := &bulk{nc: nc, js: js, streams: streams, inbox: nc.NewInbox()}
+	if _, err := nc.Subscribe(b.inbox+".*.*", b.receive); err != nil {
+		return nil, fmt.Errorf("subscribe for reads of streams %v: %w", streams, err)
 	}
 	return b, b.check(ctx)
 }
 
-// check looks at the stream, and asks it something where that may be. It returns why
-// it cannot be asked in bulk.
+// check looks at the streams, and asks them something where that may be. It returns
+// why they cannot be asked in bulk.
 func (b *bulk) check(ctx context.Context) error {
 	if connection := int64(b.nc.Stats().Reconnects); b.silent.Load() == connection+1 { // it would only be refused again
 		return errNotBulk
 	}
-	err := b.try(ctx)
+	var err error
+	for _, name := range b.streams {
+		if err = b.try(ctx, name); err != nil {
+			break
+		}
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.usable = err == nil
 	return err
 }
 
-// try is the work of check.
-func (b *bulk) try(ctx context.Context) error {
-	stream, err := b.js.Stream(ctx, b.name)
+// try asks one stream something where that may be.
+func (b *bulk) try(ctx context.Context, name string) error {
+	stream, err := b.js.Stream(ctx, name)
 	if err != nil {
-		return fmt.Errorf("open stream %s: %w", b.name, err)
+		return fmt.Errorf("open stream %s: %w", name, err)
 	}
 	switch info := stream.CachedInfo(); {
 	case !info.Config.AllowDirect:
-		return fmt.Errorf("stream %s does not allow direct gets", b.name)
+		return fmt.Errorf("stream %s does not allow direct gets", name)
 	case info.Config.Replicas > 1, len(info.Alternates) > 0, // alternates are mirrors, which answer too
 		info.Cluster != nil && len(info.Cluster.Replicas) > 0: // it is being moved
-		return fmt.Errorf("stream %s has more than one copy", b.name)
+		return fmt.Errorf("stream %s has more than one copy", name)
 	}
 	ctx, cancel := context.WithTimeout(ctx, bulkProbe)
 	defer cancel()
-	body, err := bulkRequest([]string{b.name}) // is nobody's subject
+	body, err := bulkRequest([]string{name}) // is nobody's subject
 	if err != nil {
 		return err
 	}
-	msg, err := b.nc.RequestWithContext(ctx, b.subject(), body)
+	msg, err := b.nc.RequestWithContext(ctx, directGet+name, body)
 	switch {
 	case err != nil:
 		b.silent.Store(int64(b.nc.Stats().Reconnects) + 1)
-		return fmt.Errorf("a direct get of stream %s has no answer, maybe for want of permission: %w", b.name, err)
+		return fmt.Errorf("a direct get of stream %s has no answer, maybe for want of permission: %w", name, err)
 	case msg.Header.Get("Status") != "404": // 408: a server before 2.11
 		return fmt.Errorf("the server cannot answer for many subjects at once: %s %s", msg.Header.Get("Status"), msg.Header.Get("Description"))
 	}
 	return nil
 }
 
-func (b *bulk) subject() string { return "$JS.API.DIRECT.GET." + b.name }
+// directGet is the API's subject for direct gets of a stream, up to its name.
+const directGet = "$JS.API.DIRECT.GET."
 
 // bulkRequest encodes the request for the last messages of subjects.
 func bulkRequest(subjects []string) ([]byte, error) {
@@ -142,12 +160,12 @@ func bulkRequest(subjects []string) ([]byte, error) {
 
 // ask hands in a question, whose answer comes within bulkTimeout or so. It waits for
 // nothing but to be written.
-func (b *bulk) ask(subject string) *question {
-	q := &question{subject, make(chan answer, 1)}
+func (b *bulk) ask(subjects [bulkStreams]string) *question {
+	q := &question{subjects: subjects, done: make(chan struct{}, 1)}
 	b.mu.Lock()
 	if !b.usable {
 		b.mu.Unlock()
-		q.answer <- answer{err: errNotBulk}
+		q.fail()
 		return q
 	}
 	b.waiting = append(b.waiting, q)
@@ -159,17 +177,26 @@ func (b *bulk) ask(subject string) *question {
 		b.mu.Lock()
 		b.next()
 		b.mu.Unlock()
+		runtime.Gosched() // the connection's writer first: others wait for what it writes
 	}
 	return q
 }
 
-// wait returns the answer to q.
-func (q *question) wait(ctx context.Context) (*jetstream.RawStreamMsg, error) {
+// fail answers nothing.
+func (q *question) fail() {
+	for i := range q.answers {
+		q.answers[i] = answer{err: errNotBulk}
+	}
+	q.done <- struct{}{}
+}
+
+// wait waits for the answers to q. It is called once.
+func (q *question) wait(ctx context.Context) error {
 	select {
-	case a := <-q.answer:
-		return a.msg, a.err
+	case <-q.done:
+		return nil
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 }
 
@@ -180,64 +207,107 @@ func (b *bulk) next() {
 		return
 	}
 	n, size := 0, 0
-	for n < min(len(b.waiting), bulkMost) && (n == 0 || size+len(b.waiting[n].subject) <= bulkAsk) {
-		size += len(b.waiting[n].subject)
+	for n < min(len(b.waiting), bulkMost) {
+		more := 0 // of the stream with the longer subject
+		for _, subject := range b.waiting[n].subjects {
+			more = max(more, len(subject))
+		}
+		if size += more; n > 0 && size > bulkAsk {
+			break
+		}
 		n++
 	}
-	b.asked, b.waiting, b.left = b.waiting[:n:n], b.waiting[n:], -1
+	b.asked, b.waiting = b.waiting[:n:n], b.waiting[n:]
 	b.rounds++
-	round := b.rounds
-	subjects := make([]string, n)
-	for i, q := range b.asked {
-		subjects[i] = q.subject
+	b.began = time.Now()
+	for i := range b.parts {
+		b.parts[i] = part{left: -1}
+		if b.request(i) != nil {
+			b.fail()
+			return
+		}
+	}
+	b.watch()
+}
+
+// request asks the stream i for what the round is about. b.mu is held.
+func (b *bulk) request(i int) error {
+	subjects := make([]string, len(b.asked))
+	for j, q := range b.asked {
+		subjects[j] = q.subjects[i]
 	}
 	slices.Sort(subjects)
 	// Once each: servers before 2.15 can leave another's message out otherwise.
-	subjects = slices.Compact(subjects)
-	body, err := bulkRequest(subjects)
-	if err == nil {
-		err = b.nc.PublishRequest(b.subject(), b.inbox+"."+strconv.FormatUint(round, 10), body)
-	}
+	body, err := bulkRequest(slices.Compact(subjects))
 	if err != nil {
-		b.fail()
-		return
+		return err
 	}
-	b.began = time.Now()
-	if b.timeout == nil {
+	return b.nc.PublishRequest(directGet+b.streams[i], b.reply(i, b.rounds), body)
+}
+
+// reply is where the stream i answers in a round.
+func (b *bulk) reply(i int, round uint64) string {
+	return b.inbox + "." + strconv.Itoa(i) + "." + strconv.FormatUint(round, 10)
+}
+
+// watch sees to it that a round without an answer is given up. One timer goes on
+// over many rounds: to set it for each would wake the scheduler. b.mu is held.
+func (b *bulk) watch() {
+	switch {
+	case b.watched:
+		return
+	case b.timeout == nil:
 		b.timeout = time.AfterFunc(bulkTimeout, b.expire)
-		return
+	default:
+		b.timeout.Reset(bulkTimeout)
 	}
-	b.timeout.Reset(bulkTimeout)
+	b.watched = true
 }
 
 // expire gives up a round that has no answer.
 func (b *bulk) expire() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.asked != nil && time.Since(b.began) >= bulkTimeout { // else it is of a round before
-		b.fail()
+	b.watched = false
+	if b.asked == nil {
+		return
 	}
+	if left := bulkTimeout - time.Since(b.began); left > 0 { // it began while the timer was running
+		b.timeout.Reset(left)
+		b.watched = true
+		return
+	}
+	b.fail()
 }
 
 // fail ends the round under way without answers, and goes on without bulk reads
 // until the next check. b.mu is held.
 func (b *bulk) fail() {
 	b.usable = false
-	b.waiting, b.asked = nil, append(b.asked, b.waiting...)
-	b.end(errNotBulk)
+	for _, q := range append(b.asked, b.waiting...) {
+		q.fail()
+	}
+	b.asked, b.waiting, b.busy = nil, nil, false
 }
 
-// end ends the round under way: what is not answered yet gets err, and nothing
-// where that is nil. b.mu is held.
-func (b *bulk) end(err error) {
-	if b.timeout != nil {
-		b.timeout.Stop()
+// end ends the part i of the round: what is not found gets err, and nothing where
+// that is nil. With its last part the round ends. b.mu is held.
+func (b *bulk) end(i int, err error) {
+	b.parts[i].ended = true
+	if err != nil {
+		for _, q := range b.asked {
+			if q.answers[i].msg == nil {
+				q.answers[i].err = err
+			}
+		}
+	}
+	for _, p := range b.parts {
+		if !p.ended {
+			return
+		}
 	}
 	for _, q := range b.asked {
-		select {
-		case q.answer <- answer{err: err}:
-		default: // it has its answer
-		}
+		q.done <- struct{}{}
 	}
 	b.asked = nil
 	b.next()
@@ -247,41 +317,52 @@ func (b *bulk) end(err error) {
 func (b *bulk) receive(msg *nats.Msg) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.asked == nil || msg.Subject[len(b.inbox)+1:] != strconv.FormatUint(b.rounds, 10) {
+	i := b.place(msg.Subject)
+	if i < 0 {
 		return // of a round that was given up
 	}
 	if told(msg, jetstream.SubjectHeader) != "" { // first: anybody may store a message that looks like a status
-		b.found(msg)
+		b.found(i, msg)
 		return
 	}
 	switch status, description := msg.Header.Get("Status"), msg.Header.Get("Description"); {
-	case status == "404" && description == "No Results", status == "204" && b.left == 0:
-		b.end(nil)
+	case status == "404" && description == "No Results", status == "204" && b.parts[i].left == 0:
+		b.end(i, nil)
 	case status == "204": // a message was lost on the way, or the server broke off at bulkBytes
-		b.end(errNotBulk)
+		b.end(i, errNotBulk)
 	default:
 		b.fail()
 	}
 }
 
-// found hands a message to whoever asked for it. b.mu is held.
-func (b *bulk) found(msg *nats.Msg) {
+// place is the stream whose part of the round under way arrives at subject, -1 when
+// there is none. b.mu is held.
+func (b *bulk) place(subject string) int {
+	if b.asked != nil {
+		for i, p := range b.parts {
+			if !p.ended && subject == b.reply(i, b.rounds) {
+				return i
+			}
+		}
+	}
+	return -1
+}
+
+// found notes a message of the stream i for whoever asked for it. b.mu is held.
+func (b *bulk) found(i int, msg *nats.Msg) {
+	p := &b.parts[i]
 	left, err := strconv.Atoi(told(msg, "Nats-Num-Pending"))
 	seq, seqErr := strconv.ParseUint(told(msg, jetstream.SequenceHeader), 10, 64)
-	if err != nil || seqErr != nil || b.left >= 0 && left != b.left-1 {
+	if err != nil || seqErr != nil || p.left >= 0 && left != p.left-1 {
 		b.fail()
 		return
 	}
-	b.left = left
+	p.left = left
 	subject := told(msg, jetstream.SubjectHeader)
 	found := &jetstream.RawStreamMsg{Subject: subject, Sequence: seq, Header: msg.Header, Data: msg.Data}
 	for _, q := range b.asked {
-		if q.subject != subject {
-			continue
-		}
-		select {
-		case q.answer <- answer{msg: found}:
-		default:
+		if q.subjects[i] == subject {
+			q.answers[i].msg = found
 		}
 	}
 }

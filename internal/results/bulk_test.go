@@ -21,8 +21,7 @@ func batching(t *testing.T) *bundle {
 	t.Helper()
 	b := newBundle(t, natstest.Options{})
 	require.NoError(t, b.store.BatchReads(t.Context()))
-	require.True(t, b.store.manyResults.usable)
-	require.True(t, b.store.manyEvents.usable)
+	require.True(t, b.store.many.usable)
 	return b
 }
 
@@ -44,6 +43,11 @@ func stall(t *testing.T, u *bulk) (release func(n int)) {
 		defer u.mu.Unlock()
 		u.next()
 	}
+}
+
+// subjects are what is asked of a job.
+func subjects(id string) [bulkStreams]string {
+	return [...]string{ofEvents: "llm.events.default." + id, ofResults: "llm.results.default." + id}
 }
 
 // recalls asks for n jobs at once, as their first deliveries do.
@@ -80,10 +84,9 @@ func TestManyJobsAreRecalledWithFewRequests(t *testing.T) {
 		require.Equal(t, data, want[i].Data)
 	}
 	requests, leader := b.watch("$JS.API.DIRECT.GET.*"), b.watch("$JS.API.STREAM.MSG.GET.*")
-	goResults, goEvents := stall(t, b.store.manyResults), stall(t, b.store.manyEvents)
+	release := stall(t, b.store.many)
 	wait := b.recalls(n)
-	goResults(n)
-	goEvents(n)
+	release(n)
 	require.Equal(t, want, wait())
 	for range 4 { // two for each stream
 		receive(t, requests)
@@ -126,7 +129,7 @@ func TestBigResultsAreRecalledToo(t *testing.T) {
 		require.NoError(t, err)
 	}
 	leader := b.watch("$JS.API.STREAM.MSG.GET.LLM_RESULTS")
-	release := stall(t, b.store.manyResults)
+	release := stall(t, b.store.many)
 	wait := b.recalls(n)
 	release(n)
 	for i, stored := range wait() {
@@ -135,7 +138,7 @@ func TestBigResultsAreRecalledToo(t *testing.T) {
 		require.Greater(t, len(stored.Data), size)
 	}
 	receive(t, leader)
-	require.True(t, b.store.manyResults.usable) // nothing was wrong
+	require.True(t, b.store.many.usable) // nothing was wrong
 }
 
 // Whoever may publish events can store one that looks like the server's word that
@@ -153,7 +156,7 @@ func TestAStoredMessageIsNoStatus(t *testing.T) {
 			require.NoError(t, err)
 			_, err = b.store.Commit(t.Context(), result("j1", 1), 2, 0)
 			require.NoError(t, err)
-			release := stall(t, b.store.manyResults)
+			release := stall(t, b.store.many)
 			wait := b.recalls(3)
 			release(3)
 			stored := wait()
@@ -177,13 +180,13 @@ func TestAStoredMessageAnswersForNoOther(t *testing.T) {
 	require.NoError(t, err)
 	data, err := b.store.Commit(t.Context(), result("j1", 1), 2, 0)
 	require.NoError(t, err)
-	release := stall(t, b.store.manyResults)
+	release := stall(t, b.store.many)
 	wait := b.recalls(2)
 	release(2)
 	stored := wait()
 	require.Equal(t, &Stored{Data: []byte("forged"), Seq: 1}, stored[0])
 	require.Equal(t, &Stored{Data: data, Seq: 2, JobSeq: 2}, stored[1])
-	require.True(t, b.store.manyResults.usable)
+	require.True(t, b.store.many.usable)
 }
 
 // Two jobs can have the same result: see the worker's safe ids. Servers before 2.15
@@ -194,17 +197,17 @@ func TestASubjectIsAskedForOnce(t *testing.T) {
 	_, err := b.store.Commit(t.Context(), result("j0", 1), 1, 0)
 	require.NoError(t, err)
 	requests := b.watch("$JS.API.DIRECT.GET.LLM_RESULTS")
-	u := b.store.manyResults
+	u := b.store.many
 	release := stall(t, u)
 	var asked []*question
 	for _, id := range []string{"j1", "j0", "j1", "j0"} {
-		asked = append(asked, u.ask("llm.results.default."+id))
+		asked = append(asked, u.ask(subjects(id)))
 	}
 	release(4)
 	for i, q := range asked {
-		msg, err := q.wait(t.Context())
-		require.NoError(t, err)
-		require.Equal(t, i%2 == 1, msg != nil)
+		require.NoError(t, q.wait(t.Context()))
+		require.NoError(t, q.answers[ofResults].err)
+		require.Equal(t, i%2 == 1, q.answers[ofResults].msg != nil)
 	}
 	require.JSONEq(t, `{"multi_last": ["llm.results.default.j0", "llm.results.default.j1"], "max_bytes": 8388608}`, string(receive(t, requests).Data))
 }
@@ -213,17 +216,17 @@ func TestLongSubjectsAreAskedForInParts(t *testing.T) {
 	t.Parallel()
 	b := batching(t)
 	requests := b.watch("$JS.API.DIRECT.GET.LLM_RESULTS")
-	u := b.store.manyResults
+	u := b.store.many
 	release := stall(t, u)
 	const n = 40
 	var asked []*question
 	for i := range n {
-		asked = append(asked, u.ask("llm.results.default."+strings.Repeat("x", 4000)+strconv.Itoa(i)))
+		asked = append(asked, u.ask(subjects(strings.Repeat("x", 4000)+strconv.Itoa(i))))
 	}
 	release(n)
 	for _, q := range asked {
-		_, err := q.wait(t.Context())
-		require.NoError(t, err)
+		require.NoError(t, q.wait(t.Context()))
+		require.Equal(t, [bulkStreams]answer{}, q.answers)
 	}
 	for range 3 { // 160 kB by 64 kB
 		require.LessOrEqual(t, len(receive(t, requests).Data), bulkAsk+1000)
@@ -233,48 +236,79 @@ func TestLongSubjectsAreAskedForInParts(t *testing.T) {
 func TestAMissingMessageIsNoAnswer(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t, natstest.Options{})
-	message := func(u *bulk, header ...string) *nats.Msg {
-		m := nats.NewMsg(u.inbox + "." + strconv.FormatUint(u.rounds, 10))
+	message := func(u *bulk, stream int, header ...string) *nats.Msg {
+		m := nats.NewMsg(u.reply(stream, u.rounds))
 		for i := 0; i < len(header); i += 2 {
 			m.Header.Set(header[i], header[i+1])
 		}
 		return m
 	}
 	found := func(u *bulk, subject, pending string) {
-		u.receive(message(u, jetstream.SubjectHeader, subject, jetstream.SequenceHeader, "5", "Nats-Num-Pending", pending))
+		u.receive(message(u, ofEvents, jetstream.SubjectHeader, subject, jetstream.SequenceHeader, "5", "Nats-Num-Pending", pending))
 	}
+	status := func(u *bulk, code string) { u.receive(message(u, ofEvents, "Status", code)) }
 	for name, tc := range map[string]struct {
 		answer   func(*bulk)
 		a, b     error
 		unusable bool
 	}{
-		"all":          {answer: func(u *bulk) { found(u, "a", "1"); found(u, "b", "0"); u.receive(message(u, "Status", "204")) }},
-		"one":          {answer: func(u *bulk) { found(u, "a", "0"); u.receive(message(u, "Status", "204")) }},
-		"none":         {answer: func(u *bulk) { u.receive(message(u, "Status", "404", "Description", "No Results")) }},
-		"the last":     {answer: func(u *bulk) { found(u, "a", "1"); u.receive(message(u, "Status", "204")) }, b: errNotBulk},
-		"the first":    {answer: func(u *bulk) { u.receive(message(u, "Status", "204")) }, a: errNotBulk, b: errNotBulk},
-		"in between":   {answer: func(u *bulk) { found(u, "a", "3"); found(u, "b", "1") }, b: errNotBulk, unusable: true},
-		"an error":     {answer: func(u *bulk) { u.receive(message(u, "Status", "500")) }, a: errNotBulk, b: errNotBulk, unusable: true},
-		"could not":    {answer: func(u *bulk) { u.receive(message(u, "Status", "404", "Description", "Message Not Found")) }, a: errNotBulk, b: errNotBulk, unusable: true},
-		"no responder": {answer: func(u *bulk) { u.receive(message(u, "Status", "503")) }, a: errNotBulk, b: errNotBulk, unusable: true},
+		"all":          {answer: func(u *bulk) { found(u, "a", "1"); found(u, "b", "0"); status(u, "204") }},
+		"one":          {answer: func(u *bulk) { found(u, "a", "0"); status(u, "204") }},
+		"none":         {answer: func(u *bulk) { u.receive(message(u, ofEvents, "Status", "404", "Description", "No Results")) }},
+		"the last":     {answer: func(u *bulk) { found(u, "a", "1"); status(u, "204") }, b: errNotBulk},
+		"the first":    {answer: func(u *bulk) { status(u, "204") }, a: errNotBulk, b: errNotBulk},
+		"in between":   {answer: func(u *bulk) { found(u, "a", "3"); found(u, "b", "1") }, a: errNotBulk, b: errNotBulk, unusable: true},
+		"an error":     {answer: func(u *bulk) { status(u, "500") }, a: errNotBulk, b: errNotBulk, unusable: true},
+		"could not":    {answer: func(u *bulk) { u.receive(message(u, ofEvents, "Status", "404", "Description", "Message Not Found")) }, a: errNotBulk, b: errNotBulk, unusable: true},
+		"no responder": {answer: func(u *bulk) { status(u, "503") }, a: errNotBulk, b: errNotBulk, unusable: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			u := &bulk{nc: b.nc, js: b.js, name: "NOBODY_ANSWERS", inbox: "_INBOX.x", usable: true, busy: true}
-			qa, qb := u.ask("a"), u.ask("b")
+			u := &bulk{nc: b.nc, js: b.js, streams: [...]string{"NOBODY", "ANSWERS"}, inbox: "_INBOX.x", usable: true, busy: true}
+			qa, qb := u.ask([...]string{"a", "c"}), u.ask([...]string{"b", "d"})
 			u.mu.Lock()
 			u.next()
 			u.mu.Unlock()
-			u.receive(&nats.Msg{Subject: "_INBOX.x.0", Header: nats.Header{"Status": {"404"}, "Description": {"No Results"}}}) // of another round
+			none := nats.Header{"Status": {"404"}, "Description": {"No Results"}}
+			u.receive(&nats.Msg{Subject: "_INBOX.x.0.0", Header: none}) // of another round
+			u.receive(message(u, ofResults, "Status", "404", "Description", "No Results"))
+			require.Empty(t, qa.done) // the other stream is to answer yet
 			tc.answer(u)
-			_, err := qa.wait(t.Context())
-			require.Equal(t, tc.a, err)
-			_, err = qb.wait(t.Context())
-			require.Equal(t, tc.b, err)
+			u.receive(&nats.Msg{Subject: u.reply(ofResults, 1), Header: nats.Header{"Status": {"500"}}}) // too late
+			for q, want := range map[*question]error{qa: tc.a, qb: tc.b} {
+				require.NoError(t, q.wait(t.Context()))
+				require.Equal(t, want, q.answers[ofEvents].err)
+				if !tc.unusable {
+					require.NoError(t, q.answers[ofResults].err)
+				}
+			}
 			require.Equal(t, tc.unusable, !u.usable)
 			require.False(t, u.busy)
+			u.timeout.Stop()
 		})
 	}
+}
+
+// A round without an answer is given up, also the second one, while the timer of the
+// first is running.
+func TestARoundWithoutAnAnswerIsGivenUp(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	u := &bulk{nc: b.nc, js: b.js, streams: [...]string{"TAKES", "IT"}, inbox: b.nc.NewInbox(), usable: true}
+	first := u.ask([...]string{"a", "c"})
+	for i := range bulkStreams {
+		u.receive(&nats.Msg{Subject: u.reply(i, 1), Header: nats.Header{"Status": {"404"}, "Description": {"No Results"}}})
+	}
+	require.NoError(t, first.wait(t.Context()))
+	require.Equal(t, [bulkStreams]answer{}, first.answers)
+	began := time.Now()
+	second := u.ask([...]string{"b", "d"})
+	require.NoError(t, second.wait(t.Context()))
+	require.GreaterOrEqual(t, time.Since(began), bulkTimeout)
+	require.Equal(t, [bulkStreams]answer{{err: errNotBulk}, {err: errNotBulk}}, second.answers)
+	third := u.ask([...]string{"a", "c"}) // read by itself, until the next check
+	require.NoError(t, third.wait(t.Context()))
+	require.Equal(t, errNotBulk, third.answers[ofEvents].err)
 }
 
 func TestReadsGoToTheLeaderWhereBulkOnesCannotBe(t *testing.T) {
@@ -284,7 +318,7 @@ func TestReadsGoToTheLeaderWhereBulkOnesCannotBe(t *testing.T) {
 		_, err := b.store.Commit(t.Context(), result("a", 1), 1, 0)
 		require.NoError(t, err)
 		require.ErrorContains(t, store.BatchReads(t.Context()), why)
-		require.False(t, store.manyResults.usable)
+		require.False(t, store.many.usable)
 		stored, _, err := store.Recall("default", "a", Holder{Worker: "w-1", JobSeq: 1, Delivery: 1}).Wait(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, uint64(1), stored.JobSeq)
@@ -307,14 +341,14 @@ func TestReadsGoToTheLeaderWhereBulkOnesCannotBe(t *testing.T) {
 			{user: old, password: x, permissions: {publish: {deny: ["$JS.API.DIRECT.GET.>"]}}}
 		] }
 		no_auth_user: all`})
-		check(t, b, b.open(nats.UserInfo("old", "x")), "a direct get of stream LLM_RESULTS has no answer")
+		check(t, b, b.open(nats.UserInfo("old", "x")), "a direct get of stream LLM_EVENTS has no answer")
 	})
 }
 
 func TestAStreamIsLookedAtAgain(t *testing.T) {
 	t.Parallel()
 	b := batching(t)
-	u := b.store.manyResults
+	u := b.store.many
 	b.srv.Stop(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
@@ -323,14 +357,14 @@ func TestAStreamIsLookedAtAgain(t *testing.T) {
 	b.srv.Start(t)
 	u.mu.Lock()
 	for _, q := range u.asked { // sent again by the client, or lost: nobody waits
-		require.True(t, strings.HasPrefix(q.subject, "llm.results."))
+		require.True(t, strings.HasPrefix(q.subjects[ofResults], "llm.results."))
 	}
 	u.mu.Unlock()
 	require.Eventually(t, func() bool {
 		if u.check(t.Context()) != nil {
 			return false
 		}
-		_, err := u.ask("llm.results.default.a").wait(t.Context())
-		return err == nil
+		q := u.ask(subjects("a"))
+		return q.wait(t.Context()) == nil && q.answers == [bulkStreams]answer{}
 	}, patience, time.Millisecond)
 }

@@ -10,12 +10,16 @@ import (
 // BatchReads lets [Store.Recall] read for many jobs at once. The error says why that
 // cannot be for now; each job is read by itself then, see [Store.CheckReads]. It is
 // called once, before Recall.
-func (s *Store) BatchReads(ctx context.Context) error {
-	var errs [2]error
-	s.manyResults, errs[0] = newBulk(ctx, s.nc, s.js, s.subjects.ResultsStream())
-	s.manyEvents, errs[1] = newBulk(ctx, s.nc, s.js, s.subjects.EventsStream())
-	return errors.Join(errs[:]...)
+func (s *Store) BatchReads(ctx context.Context) (err error) {
+	s.many, err = newBulk(ctx, s.nc, s.js, [...]string{ofEvents: s.subjects.EventsStream(), ofResults: s.subjects.ResultsStream()})
+	return err
 }
+
+// The places of the streams in a bulk.
+const (
+	ofEvents = iota
+	ofResults
+)
 
 // CheckReads looks now and then whether the streams can be read for many jobs at
 // once, until ctx is done: that ends where a stream gets more copies, and begins
@@ -29,10 +33,8 @@ func (s *Store) CheckReads(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		for _, b := range []*bulk{s.manyResults, s.manyEvents} {
-			if b != nil {
-				_ = b.check(ctx) // jobs are read by themselves then
-			}
+		if s.many != nil {
+			_ = s.many.check(ctx) // jobs are read by themselves then
 		}
 	}
 }
@@ -45,8 +47,8 @@ type Recall struct {
 	// At is when the look began, by the clock that goes on while a machine is
 	// suspended.
 	At time.Time
-	// result and event are asked already; nil where the leader is to be asked.
-	result, event *question
+	// asked is on its way already; nil where the leaders are to be asked.
+	asked *question
 }
 
 // Recall begins to look what is known of a job that was just handed to by, and does
@@ -54,8 +56,8 @@ type Recall struct {
 // mostly nothing is known of them: see [Store.BatchReads].
 func (s *Store) Recall(queue, id string, by Holder) *Recall {
 	r := &Recall{store: s, queue: queue, id: id, by: by, At: time.Now().Round(0)}
-	if by.Delivery == 1 && s.manyResults != nil && s.manyEvents != nil {
-		r.event, r.result = s.manyEvents.ask(s.subjects.Event(queue, id)), s.manyResults.ask(s.subjects.Result(queue, id))
+	if by.Delivery == 1 && s.many != nil {
+		r.asked = s.many.ask([...]string{ofEvents: s.subjects.Event(queue, id), ofResults: s.subjects.Result(queue, id)})
 	}
 	return r
 }
@@ -65,25 +67,23 @@ func (s *Store) Recall(queue, id string, by Holder) *Recall {
 // was made anew counts from 1. It is called once.
 func (r *Recall) Wait(ctx context.Context) (*Stored, History, error) {
 	s := r.store
-	if r.event == nil {
+	if r.asked == nil {
 		return s.recallAtLeader(ctx, r.queue, r.id, r.by)
 	}
-	newest, err := r.event.wait(ctx)
-	if errors.Is(err, errNotBulk) {
+	if err := r.asked.wait(ctx); err != nil {
+		return nil, History{}, fmt.Errorf("read what is known of job %s: %w", r.id, err)
+	}
+	newest, result := r.asked.answers[ofEvents], r.asked.answers[ofResults]
+	if newest.err != nil {
 		return s.recallAtLeader(ctx, r.queue, r.id, r.by)
 	}
-	if err != nil {
-		return nil, History{}, fmt.Errorf("read what happened to job %s: %w", r.id, err)
+	if result.err != nil {
+		if result.msg, result.err = last(ctx, s.results, s.subjects.Result(r.queue, r.id)); result.err != nil {
+			return nil, History{}, fmt.Errorf("read the result of job %s: %w", r.id, result.err)
+		}
 	}
-	msg, err := r.result.wait(ctx)
-	if errors.Is(err, errNotBulk) {
-		msg, err = last(ctx, s.results, r.result.subject)
-	}
-	if err != nil {
-		return nil, History{}, fmt.Errorf("read the result of job %s: %w", r.id, err)
-	}
-	history, err := s.historyUpTo(ctx, r.queue, r.id, r.by, newest)
-	return storedOf(msg), history, err
+	history, err := s.historyUpTo(ctx, r.queue, r.id, r.by, newest.msg)
+	return storedOf(result.msg), history, err
 }
 
 // recallAtLeader is [Recall.Wait] with a request for each read, side by side.

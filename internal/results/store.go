@@ -56,7 +56,7 @@ type Store struct {
 
 	results, events, dead jetstream.Stream
 
-	manyResults, manyEvents *bulk // see BatchReads; nil without
+	many *bulk // reads for many jobs; nil without, see BatchReads
 
 	tryTimeout time.Duration // of one try to store
 	blocked    *blockages
