@@ -299,16 +299,13 @@ func usable(f float64) bool { return f >= 0 && f <= 1e15 && !math.IsNaN(f) }
 // costOf returns what a call cost in USD: what the provider reported, or else
 // by the tokens, or else by the time. It is nil when that is not known.
 func (c *Client) costOf(reported *float64, usage *job.Usage, took time.Duration) *float64 {
-	var cost float64
 	switch {
 	case reported != nil:
 		return reported
 	case usage != nil && (c.cfg.PriceInput > 0 || c.cfg.PriceOutput > 0):
-		cost = (float64(usage.InputTokens)*c.cfg.PriceInput + float64(usage.OutputTokens)*c.cfg.PriceOutput) / 1e6
+		return new((float64(usage.InputTokens)*c.cfg.PriceInput + float64(usage.OutputTokens)*c.cfg.PriceOutput) / 1e6)
 	case c.cfg.PriceHour > 0:
-		cost = took.Hours() * c.cfg.PriceHour
-	default:
-		return nil
+		return new(took.Hours() * c.cfg.PriceHour)
 	}
-	return &cost
+	return nil
 }

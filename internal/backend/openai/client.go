@@ -24,10 +24,11 @@ type Client struct {
 	redact    *redactor
 	latency   latencies
 
-	// What every call has in common: its header lines, and what the configuration
-	// changes in its body.
-	lines headerLines
-	edits edits
+	// What every call has in common: its header lines, what the configuration
+	// changes in its body, and what go-openai makes of it.
+	lines     headerLines
+	edits     edits
+	templates templates
 }
 
 var _ backend.Backend = (*Client)(nil)
@@ -55,6 +56,9 @@ func New(cfg Config) (*Client, error) {
 	api.APIVersion = cfg.APIVersion
 	api.HTTPClient = taker{}
 	c.api = goopenai.NewClientWithConfig(api)
+	if cfg.Kind != KindAzure {
+		c.templates = templates{job.URLChat: {}, job.URLCompletions: {}, job.URLEmbeddings: {}}
+	}
 	return c, nil
 }
 
@@ -91,7 +95,7 @@ func (c *Client) Complete(ctx context.Context, req *backend.Request) (*backend.R
 		body: body, lines: &c.lines, jobID: [1]string{req.JobID}, streams: streams,
 		limit: c.cfg.MaxResponseBytes, chunk: req.Chunk,
 	}
-	ctx = x.start(ctx, pace)
+	ctx = x.watch.start(ctx, pace)
 	defer x.watch.stop()
 	err := c.send(ctx, x, req.URL, model)
 	resp, err := c.outcome(ctx, call{url: req.URL, model: model, x: x, sendErr: err})
@@ -174,15 +178,33 @@ var errNoDeployment = errors.New("the job names no model, which for azure is the
 
 // send makes the call: go-openai makes the request, and [exchange.do] sends it.
 func (c *Client) send(ctx context.Context, x *exchange, path, model string) error {
-	if err := c.request(ctx, path, model); x.request == nil {
+	request, err := c.request(ctx, path, model)
+	if err != nil {
 		return err
 	}
-	return x.do(c.http)
+	return x.do(ctx, c.http, request)
 }
 
-// request lets go-openai make the request, which [taker] takes from it. It needs
+// request returns what go-openai makes of a call, which is only to be read: where
+// the URL does not depend on the model, it is made once and belongs to all calls.
+func (c *Client) request(ctx context.Context, path, model string) (*http.Request, error) {
+	template, ok := c.templates[path]
+	if !ok {
+		return c.newRequest(ctx, path, model)
+	}
+	if request := template.Load(); request != nil {
+		return request, nil
+	}
+	request, err := c.newRequest(ctx, path, model)
+	if err == nil {
+		template.Store(request)
+	}
+	return request, err
+}
+
+// newRequest lets go-openai make a request, which [taker] takes from it. It needs
 // the model only for the path of an Azure deployment.
-func (c *Client) request(ctx context.Context, path, model string) error {
+func (c *Client) newRequest(ctx context.Context, path, model string) (*http.Request, error) {
 	name := deployment
 	if c.cfg.Kind == KindAzure {
 		name += model
@@ -198,5 +220,8 @@ func (c *Client) request(ctx context.Context, path, model string) error {
 	default:
 		err = fmt.Errorf("%w: %q", errUnknownURL, path)
 	}
-	return err
+	if taken, ok := errors.AsType[*takenError](err); ok {
+		return taken.request, nil
+	}
+	return nil, err
 }

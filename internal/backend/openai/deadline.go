@@ -45,14 +45,17 @@ type watch struct {
 	spoke   bool
 }
 
-// start starts the clock of one call. The watch must be stopped.
-func (w *watch) start(p pace) {
+// start starts the clock of one call and returns its context. The watch must be
+// stopped.
+func (w *watch) start(ctx context.Context, p pace) context.Context {
+	ctx, w.cancel = context.WithCancelCause(ctx)
 	w.silence = p.silence
 	limit := limitError{what: noAnswer, limit: p.limit, adaptive: p.adaptive}
 	if p.silence > 0 {
 		limit.what = noFirstToken
 	}
 	w.arm(limit)
+	return ctx
 }
 
 // token tells that a token has come.

@@ -3,7 +3,6 @@ package openai
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -39,11 +38,8 @@ const (
 	drainTime = 100 * time.Millisecond
 )
 
-// exchange is one HTTP call: what is to be sent, and what came of it. It is also
-// the context of its request, by which it is found again.
+// exchange is one HTTP call: what is to be sent, and what came of it.
 type exchange struct {
-	// Context ends the call: with the caller's, or by the watch.
-	context.Context
 	watch watch
 
 	body    []byte
@@ -53,8 +49,6 @@ type exchange struct {
 	streams bool
 	limit   int64
 	chunk   func([]byte)
-	// request is the one that go-openai made, nil until then.
-	request *http.Request
 	started time.Time
 
 	status int // 0 until there is a header

@@ -3,45 +3,40 @@ package openai
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"maps"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
-// start starts the clock of the call and returns its context, which is x. The
-// watch must be stopped.
-func (x *exchange) start(ctx context.Context, p pace) context.Context {
-	x.Context, x.watch.cancel = context.WithCancelCause(ctx)
-	x.watch.start(p)
-	return x
-}
+// templates hold the request that go-openai makes of every call with the same url,
+// nil until the first one. Azure has none: there the model stands in the path.
+type templates map[string]*atomic.Pointer[http.Request]
 
-// errTaken ends go-openai's part of a call.
-var errTaken = errors.New("the request was taken")
+// takenError ends go-openai's part of a call. It holds what that part is for.
+type takenError struct{ request *http.Request }
+
+// Error implements error.
+func (*takenError) Error() string { return "the request was taken" }
 
 // taker is the HTTP client that go-openai gets. go-openai makes the URL and the
-// authentication; taker takes its request out for [exchange.do].
+// authentication; taker takes them out for [exchange.do]. Nothing else of the
+// request is kept: body and context are those of one call.
 type taker struct{}
 
 // Do implements go-openai's HTTPDoer.
 func (taker) Do(req *http.Request) (*http.Response, error) {
-	x, ok := req.Context().(*exchange)
-	if !ok {
-		return nil, errors.New("a request without an exchange")
-	}
-	x.request = req
-	return nil, errTaken
+	return nil, &takenError{&http.Request{Method: req.Method, URL: req.URL, Host: req.Host, Header: req.Header}}
 }
 
 // do sends the request and keeps the answer. Whatever the provider answers is no
 // error; that there was no answer is one.
-func (x *exchange) do(client *http.Client) error {
-	x.prepare(x.request)
+func (x *exchange) do(ctx context.Context, client *http.Client, request *http.Request) error {
+	req := x.prepare(ctx, request)
 	x.started = time.Now()
-	resp, err := client.Do(x.request)
+	resp, err := client.Do(req)
 	if err != nil {
 		x.err = err
 		return err
@@ -74,8 +69,10 @@ func newHeaderLines(configured Headers) headerLines {
 	return lines
 }
 
-// prepare makes the request ours.
-func (x *exchange) prepare(req *http.Request) {
+// prepare returns a copy of the request that is this call's. Only the URL and the
+// values of the header are shared with other calls: net/http only reads them.
+func (x *exchange) prepare(ctx context.Context, request *http.Request) *http.Request {
+	req := request.WithContext(ctx)
 	// With GetBody a request that was never sent, because the idle connection
 	// was just being closed, goes out on another one. Without an Idempotency-Key
 	// net/http replays nothing else.
@@ -83,6 +80,7 @@ func (x *exchange) prepare(req *http.Request) {
 	x.reader.Reset(x.body)
 	req.Body = io.NopCloser(&x.reader)
 	req.ContentLength = int64(len(x.body))
+	req.Header = maps.Clone(request.Header)
 	req.Header["User-Agent"] = x.lines.agent
 	if x.streams {
 		req.Header["Accept"] = x.lines.accept
@@ -94,4 +92,5 @@ func (x *exchange) prepare(req *http.Request) {
 	if x.lines.host != "" {
 		req.Host = x.lines.host
 	}
+	return req
 }
