@@ -15,7 +15,11 @@ import (
 // appendText appends a string. It is copied first and looked at then, eight bytes
 // at a time, because most strings need no escape.
 func appendText[T ~string](dst []byte, name string, s T) []byte {
-	dst = append(append(dst, name...), '"')
+	return appendRest(append(append(dst, name...), '"'), s)
+}
+
+// appendRest appends a string whose quote, and maybe its beginning, is there already.
+func appendRest[T ~string](dst []byte, s T) []byte {
 	start := len(dst)
 	dst = append(dst, s...)
 	if plain := endOfPlain(dst, start); plain < len(dst) {

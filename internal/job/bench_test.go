@@ -103,24 +103,24 @@ func BenchmarkAnswer(b *testing.B) {
 	})
 }
 
-// BenchmarkEvent makes and writes the events that a job has in its normal course.
-func BenchmarkEvent(b *testing.B) {
+// BenchmarkReport writes the events that a job has in its normal course.
+func BenchmarkReport(b *testing.B) {
 	failed, succeeded := failedAttempt(job.NextFallback), succeededAttempt(2)
-	moment := at(0, 4)
-	for _, bench := range []struct {
-		name string
-		t    job.EventType
-		data any
-	}{
-		{"failed", job.EventAttemptFailed, &failed},
-		{"succeeded", job.EventAttemptSucceeded, succeeded},
-		{"received", job.EventReceived, job.Received{Queue: "default", Delivery: 1, JobSeq: 4711}},
-		{"completed", job.EventCompleted, job.Completed{Queue: "default", Status: job.Succeeded, Route: "simple_qa", Backend: "vllm", Attempts: 2, DurationMS: 7021, CostUSD: new(0.00031)}},
+	received := job.Received{Queue: "default", Delivery: 1, JobSeq: 4711}
+	completed := job.Completed{Queue: "default", Status: job.Succeeded, Route: "simple_qa", Backend: "vllm", Attempts: 2, DurationMS: 7021, CostUSD: new(0.00031)}
+	report := func(t job.EventType) job.Report {
+		return job.Report{Worker: "w-1", Type: t, Subject: "row-17", Time: at(0, 4)}
+	}
+	for name, encode := range map[string]func() job.Encoded{
+		"failed":    func() job.Encoded { return report(job.EventAttemptFailed).Attempt(&failed) },
+		"succeeded": func() job.Encoded { return report(job.EventAttemptSucceeded).Attempt(&succeeded) },
+		"received":  func() job.Encoded { return report(job.EventReceived).Received(&received) },
+		"completed": func() job.Encoded { return report(job.EventCompleted).Completed(&completed) },
 	} {
-		b.Run(bench.name, func(b *testing.B) {
+		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				job.NewEvent("w-1", bench.t, "row-17", moment, bench.data).Encode()
+				encode()
 			}
 		})
 	}

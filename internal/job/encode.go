@@ -26,12 +26,7 @@ func (r *Result) Encode() []byte {
 }
 
 // Encode returns e as JSON.
-func (e *Event) Encode() []byte {
-	if e == nil {
-		return []byte("null")
-	}
-	return appendEvent(make([]byte, 0, e.room()), e)
-}
+func (e *Event) Encode() []byte { return encode(e) }
 
 // Encode returns d as JSON with Job in it byte for byte; a Job that
 // is no JSON is wrapped as [RawJob] does.

@@ -190,12 +190,3 @@ func BenchmarkEncodeResult(b *testing.B) {
 		r.Encode()
 	}
 }
-
-// BenchmarkEncodeEvent writes the event of a failed attempt.
-func BenchmarkEncodeEvent(b *testing.B) {
-	attempt := failedAttempt(job.NextFallback)
-	b.ReportAllocs()
-	for b.Loop() {
-		job.NewEvent("w-1", job.EventAttemptFailed, "a", at(0, 4), &attempt).Encode()
-	}
-}

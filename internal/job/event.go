@@ -39,41 +39,22 @@ type Event struct {
 	Time            time.Time       `json:"time"`
 	DataContentType string          `json:"datacontenttype"`
 	Data            json.RawMessage `json:"data"`
-
-	checked checked // that Data is JSON
 }
 
 // NewEvent returns the event of type t that worker reports at the moment at
 // about subject, a job's id or, for [EventBreakerChanged], a backend's name. data
 // is the struct that belongs to t.
 func NewEvent(worker string, t EventType, subject string, at time.Time, data any) *Event {
-	source, id := sourceAndID(worker)
-	e := &Event{
+	return &Event{
 		SpecVersion:     "1.0",
-		ID:              id,
-		Source:          source,
+		ID:              string(appendID(nil)),
+		Source:          Source(worker),
 		Type:            t,
 		Subject:         subject,
 		Time:            at,
 		DataContentType: "application/json",
-		Data:            encodeData(data),
+		Data:            encode(data),
 	}
-	if e.Data == nil {
-		e.Data = encode(data)
-	} else {
-		e.checked.set(e.Data)
-	}
-	return e
-}
-
-// sourceAndID makes the two strings of an event that are no one else's in one
-// piece of memory.
-func sourceAndID(worker string) (source, id string) {
-	const prefix = "understudy/"
-	text := make([]byte, 0, 128) // a longer name moves to the heap, no more
-	text = append(append(text, prefix...), worker...)
-	both := string(appendID(text))
-	return both[:len(text)], both[len(text):]
 }
 
 // Received says that a worker has taken the job.

@@ -60,7 +60,7 @@ type bulk struct {
 	waiting []*question
 	busy    bool // a round is under way, or about to be
 	rounds  uint64
-	asked   []*question       // of the round under way
+	asked   []*question       // of the round under way; none while there is none
 	parts   [bulkStreams]part // of it
 	began   time.Time         // that round
 	timeout *time.Timer       // looks after rounds; see watch
@@ -217,7 +217,8 @@ func (b *bulk) next() {
 		}
 		n++
 	}
-	b.asked, b.waiting = b.waiting[:n:n], b.waiting[n:]
+	b.asked = append(b.asked, b.waiting[:n]...)
+	b.waiting = slices.Delete(b.waiting, 0, n)
 	b.rounds++
 	b.began = time.Now()
 	for i := range b.parts {
@@ -269,7 +270,7 @@ func (b *bulk) expire() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.watched = false
-	if b.asked == nil {
+	if len(b.asked) == 0 {
 		return
 	}
 	if left := bulkTimeout - time.Since(b.began); left > 0 { // it began while the timer was running
@@ -284,10 +285,13 @@ func (b *bulk) expire() {
 // until the next check. b.mu is held.
 func (b *bulk) fail() {
 	b.usable = false
-	for _, q := range append(b.asked, b.waiting...) {
-		q.fail()
+	for _, asked := range []*[]*question{&b.asked, &b.waiting} {
+		for _, q := range *asked {
+			q.fail()
+		}
+		*asked = slices.Delete(*asked, 0, len(*asked))
 	}
-	b.asked, b.waiting, b.busy = nil, nil, false
+	b.busy = false
 }
 
 // end ends the part i of the round: what is not found gets err, and nothing where
@@ -309,7 +313,7 @@ func (b *bulk) end(i int, err error) {
 	for _, q := range b.asked {
 		q.done <- struct{}{}
 	}
-	b.asked = nil
+	b.asked = slices.Delete(b.asked, 0, len(b.asked))
 	b.next()
 }
 
@@ -338,7 +342,7 @@ func (b *bulk) receive(msg *nats.Msg) {
 // place is the stream whose part of the round under way arrives at subject, -1 when
 // there is none. b.mu is held.
 func (b *bulk) place(subject string) int {
-	if b.asked != nil {
+	if len(b.asked) > 0 {
 		for i, p := range b.parts {
 			if !p.ended && subject == b.reply(i, b.rounds) {
 				return i

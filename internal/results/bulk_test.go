@@ -103,7 +103,7 @@ func TestARecallKnowsWhatHappened(t *testing.T) {
 	received := job.NewEvent("w-0", job.EventReceived, "a", at(1), job.Received{Queue: "default", Delivery: 1, JobSeq: 7})
 	started := job.NewEvent("w-0", job.EventAttemptStarted, "a", at(2), job.Attempt{N: 1, Backend: "vllm", StartedAt: at(2)})
 	for _, e := range []*job.Event{received, started} {
-		require.NoError(t, o.EmitStored(t.Context(), "llm.events.default.a", e, ""))
+		require.NoError(t, o.EmitStored(t.Context(), "llm.events.default.a", e.Encoded(), ""))
 	}
 	for delivery := 1; delivery <= 2; delivery++ { // in bulk, and at the leader
 		by := Holder{Worker: "w-1", JobSeq: 7, Delivery: delivery}

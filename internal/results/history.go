@@ -94,9 +94,7 @@ func (s *Store) Lost(ctx context.Context, queue, id string, by Holder, after uin
 }
 
 // source is the holder as the source of events.
-func (h Holder) source() string {
-	return job.NewEvent(h.Worker, job.EventReceived, "", time.Time{}, nil).Source
-}
+func (h Holder) source() string { return job.Source(h.Worker) }
 
 // replay hands the events of a job that are stored after a sequence to each, with
 // their own, until there are no more or it returns false.

@@ -119,8 +119,8 @@ func NewOutbox(nc *nats.Conn, logger *slog.Logger) (*Outbox, error) {
 // Emit hands in an event for subject, and a copy for copyTo where that is not
 // empty. It waits for nothing but, at most, for the connection to take the event: one
 // caller at a time, when it has just been alive, until its write deadline.
-func (o *Outbox) Emit(subject string, e *job.Event, copyTo string) {
-	l := letter{subject: subject, copyTo: copyTo, data: e.Encode(), follows: follows(e.Type)}
+func (o *Outbox) Emit(subject string, e job.Encoded, copyTo string) {
+	l := letter{subject: subject, copyTo: copyTo, data: e.Text, follows: follows(e.Type)}
 	if e.Type == job.EventBreakerChanged || !o.direct(l) { // a breaker's listener may not wait at all
 		_ = o.put(l) // counted
 	}
@@ -156,9 +156,9 @@ func follows(t job.EventType) bool {
 
 // EmitStored is [Outbox.Emit], but it waits until the stream has the event, for
 // the few that must not be lost. It returns why it could not be stored.
-func (o *Outbox) EmitStored(ctx context.Context, subject string, e *job.Event, copyTo string) error {
+func (o *Outbox) EmitStored(ctx context.Context, subject string, e job.Encoded, copyTo string) error {
 	stored := make(chan error, 1)
-	if err := o.put(letter{subject: subject, copyTo: copyTo, data: e.Encode(), stored: stored}); err != nil {
+	if err := o.put(letter{subject: subject, copyTo: copyTo, data: e.Text, stored: stored}); err != nil {
 		return err
 	}
 	select {
@@ -250,8 +250,8 @@ func (o *Outbox) Run(ctx context.Context) {
 	case <-o.js.PublishAsyncComplete():
 	case <-ctx.Done():
 		o.logger.WarnContext(ctx, "events were not all stored at the stop", "pending", o.js.PublishAsyncPending())
+		o.js.CleanupPublisher() // what has no answer yet fails; the rest ends with the connection
 	}
-	o.js.CleanupPublisher() // what has no answer yet fails
 	close(o.groups)
 	o.waiting.Wait()
 	if (o.Failing() != "" || !o.nc.IsConnected()) && len(o.unasked) > 0 { // of jobs that were broken off

@@ -44,8 +44,8 @@ func (b *bundle) run(o *Outbox) (stop func()) {
 }
 
 // event is one whose CloudEvents subject is text.
-func event(text string) *job.Event {
-	return job.NewEvent("w-1", job.EventDeadLettered, text, time.UnixMilli(0), job.DeadLettered{Queue: "default"})
+func event(text string) job.Encoded {
+	return job.NewEvent("w-1", job.EventDeadLettered, text, time.UnixMilli(0), job.DeadLettered{Queue: "default"}).Encoded()
 }
 
 // texts are the CloudEvents subjects of what the events stream holds, by NATS subject.
@@ -281,7 +281,7 @@ func TestTheOutboxSaysWhetherEventsAreStored(t *testing.T) {
 		defer close(gone)
 		o.Run(ctx)
 	}()
-	e := job.NewEvent("w-1", job.EventReceived, "a", time.Now(), job.Received{Queue: "default", Delivery: 1})
+	e := job.Report{Worker: "w-1", Type: job.EventReceived, Subject: "a", Time: time.Now()}.Received(&job.Received{Queue: "default", Delivery: 1})
 	require.NoError(t, o.EmitStored(t.Context(), "llm.events.default.a", e, ""))
 	require.Empty(t, o.Failing())
 	limit(1)
@@ -300,8 +300,8 @@ func TestTheOutboxSaysWhetherEventsAreStored(t *testing.T) {
 // attempts emits n events of attempts, none of which is the last of its job.
 func attempts(o *Outbox, n int) {
 	for i := range n {
-		e := job.NewEvent("w-1", job.EventAttemptStarted, strconv.Itoa(i), time.UnixMilli(0), job.Attempt{N: 1})
-		o.Emit("llm.events.default.j"+strconv.Itoa(i), e, "")
+		e := job.Report{Worker: "w-1", Type: job.EventAttemptStarted, Subject: strconv.Itoa(i), Time: time.UnixMilli(0)}
+		o.Emit("llm.events.default.j"+strconv.Itoa(i), e.Attempt(&job.Attempt{N: 1}), "")
 	}
 }
 
@@ -351,7 +351,7 @@ func TestALongEventAsksForItself(t *testing.T) {
 	o := b.outbox()
 	stop := b.run(o)
 	why := strings.Repeat("x", outboxSmall)
-	long := job.NewEvent("w-1", job.EventAttemptFailed, "long", time.UnixMilli(0), job.Attempt{N: 1, Error: &why})
+	long := job.Report{Worker: "w-1", Type: job.EventAttemptFailed, Subject: "long", Time: time.UnixMilli(0)}.Attempt(&job.Attempt{N: 1, Error: &why})
 	for range 20 {
 		o.Emit("llm.events.default.long", long, "")
 		o.Emit("llm.events.default.short", event("short"), "")

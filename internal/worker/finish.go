@@ -171,7 +171,7 @@ func (t *task) bury(ctx context.Context, r *job.Result) error {
 		return err
 	}
 	t.w.metrics.deadLetters.WithLabelValues(t.d.Queue, letter.Reason).Inc()
-	t.emit(job.EventDeadLettered, job.DeadLettered{Queue: t.d.Queue, Reason: letter.Reason, Redrives: r.Redrives})
+	t.emit(t.report(job.EventDeadLettered).Data(job.DeadLettered{Queue: t.d.Queue, Reason: letter.Reason, Redrives: r.Redrives}))
 	return nil
 }
 

@@ -62,6 +62,7 @@ type task struct {
 	fencing
 
 	id        string   // as in subjects and results
+	events    string   // see eventSubject
 	job       *job.Job // see understand
 	malformed error    // why the job was refused
 	plan      *fallback.Plan
@@ -183,7 +184,7 @@ func (t *task) tryRecall(ctx context.Context) (run bool, err error) {
 	}
 	for _, a := range history.Unknown {
 		t.w.metrics.unknown.Inc()
-		t.emit(job.EventAttemptUnknown, a)
+		t.emit(t.report(job.EventAttemptUnknown).Attempt(&a))
 	}
 	// A delivery that no worker began, given back at a stop say, is no crash.
 	t.crashes = min(max(t.d.Number()-1-history.Returns, 0), history.Crashes)

@@ -23,7 +23,7 @@ func (o observer) Started(a job.Attempt) {
 		o.t.unmade = a.N
 		return
 	}
-	o.t.emit(job.EventAttemptStarted, a)
+	o.t.emit(o.t.report(job.EventAttemptStarted).Attempt(&a))
 }
 
 // Ended implements fallback.Observer.
@@ -34,12 +34,12 @@ func (o observer) Ended(a job.Attempt) {
 	}
 	switch a.Outcome {
 	case job.OutcomeSucceeded:
-		t.emit(job.EventAttemptSucceeded, a)
+		t.emit(t.report(job.EventAttemptSucceeded).Attempt(&a))
 	case job.OutcomeSkipped:
-		t.emit(job.EventAttemptSkipped, a)
+		t.emit(t.report(job.EventAttemptSkipped).Attempt(&a))
 		t.w.metrics.skipped(&a)
 	case job.OutcomeFailed:
-		t.emit(job.EventAttemptFailed, a)
+		t.emit(t.report(job.EventAttemptFailed).Attempt(&a))
 	case job.OutcomeUnknown:
 		return
 	}
@@ -101,14 +101,22 @@ func operation(url string) string {
 	}
 }
 
-// event makes an event of this job.
-func (t *task) event(kind job.EventType, data any) *job.Event {
-	return job.NewEvent(t.w.cfg.Name, kind, t.id, time.Now(), data)
+// report is an event of this job, now.
+func (t *task) report(kind job.EventType) job.Report {
+	return job.Report{Worker: t.w.cfg.Name, Type: kind, Subject: t.id, Time: time.Now()}
 }
 
 // emit sends an event of this job. It never blocks.
-func (t *task) emit(kind job.EventType, data any) {
-	t.w.outbox.Emit(t.w.subjects.Event(t.d.Queue, t.id), t.event(kind, data), t.eventsTo())
+func (t *task) emit(e job.Encoded) {
+	t.w.outbox.Emit(t.eventSubject(), e, t.eventsTo())
+}
+
+// eventSubject is where this job's events are stored.
+func (t *task) eventSubject() string {
+	if t.events == "" {
+		t.events = t.w.subjects.Event(t.d.Queue, t.id)
+	}
+	return t.events
 }
 
 func (t *task) eventsTo() string {
@@ -122,15 +130,14 @@ func (t *task) eventsTo() string {
 // until that is stored: crashes are counted by it.
 func (t *task) received(ctx context.Context) error {
 	_ = t.understand() // the copy of the event needs to know its reader
-	r := job.Received{Queue: t.d.Queue, Delivery: t.d.Number(), Redrives: t.redrives, JobSeq: t.d.Seq}
+	e := t.report(job.EventReceived).Received(&job.Received{Queue: t.d.Queue, Delivery: t.d.Number(), Redrives: t.redrives, JobSeq: t.d.Seq})
 	if t.d.Number() == 1 {
-		t.emit(job.EventReceived, r)
+		t.emit(e)
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, returnTimeout)
 	defer cancel()
-	err := t.w.outbox.EmitStored(ctx, t.w.subjects.Event(t.d.Queue, t.id), t.event(job.EventReceived, r), t.eventsTo())
-	if err != nil {
+	if err := t.w.outbox.EmitStored(ctx, t.eventSubject(), e, t.eventsTo()); err != nil {
 		return fmt.Errorf("store that the job was taken: %w", err)
 	}
 	return nil
@@ -145,7 +152,7 @@ func (t *task) completed(r *job.Result) {
 	if r.Error != nil {
 		c.Class = &r.Error.Code
 	}
-	t.emit(job.EventCompleted, c)
+	t.emit(t.report(job.EventCompleted).Completed(&c))
 }
 
 // relay sends one chunk of a streamed answer to whoever listens: on the job's

@@ -358,7 +358,7 @@ func (w *Worker) breakerChanged(c breaker.Change) {
 	w.metrics.breakerIs(c.Backend, c.To)
 	w.outbox.Emit(w.subjects.Breaker(c.Backend), job.NewEvent(w.cfg.Name, job.EventBreakerChanged, c.Backend, time.Now(), job.BreakerChanged{
 		Backend: c.Backend, From: string(c.From), To: string(c.To), Class: string(c.Class), ForMS: c.For.Milliseconds(),
-	}), "")
+	}).Encoded(), "")
 }
 
 // shutdownHTTP stops an HTTP server within closeTimeout.
