@@ -138,6 +138,20 @@ func (p *poller) close() {
 
 // receive runs on the subscription's goroutine.
 func (in *inlet) receive(msg *nats.Msg) {
+	source := in.poller.source
+	in.pass(msg)
+	if source.cfg.Quiet == nil {
+		return
+	}
+	// The message that is being handled counts. Where the subscription is closed
+	// none comes after it.
+	if more, _, err := msg.Sub.Pending(); more <= 1 || err != nil {
+		source.cfg.Quiet() // last: what it sends is written before anybody else runs
+	}
+}
+
+// pass tells the owner of a message.
+func (in *inlet) pass(msg *nats.Msg) {
 	p := in.poller
 	if status := msg.Header.Get("Status"); status != "" && len(msg.Data) == 0 && msg.Reply == "" {
 		p.source.tell(p.status(msg, msg.Subject[len(in.subject)+1:]))

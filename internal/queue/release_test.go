@@ -1,6 +1,8 @@
 package queue
 
 import (
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,6 +43,44 @@ func TestAReleasedSlotTakesTheNextJob(t *testing.T) {
 	require.Zero(t, s.Health().Held)
 	require.Zero(t, s.settling.Load())
 	require.Zero(t, b.stored())
+}
+
+// Whoever hears of arrivals hears when there are no more for now, and has then heard
+// of all that came; of jobs that come together, not after each.
+func TestQuietComesAfterTheLastArrival(t *testing.T) {
+	t.Parallel()
+	const jobs = 64
+	b := newBundle(t, Layout{})
+	b.publish("default", ids("j", jobs)...)
+	s := b.source(jobs)
+	var arrivals int // both are called on the subscription's goroutine
+	var heard, quiets atomic.Int64
+	s.cfg.Arrived = func(d *Delivery) {
+		d.Begun = d.ID
+		for arrivals == 0 { // until all have come
+			if n, _, err := s.pollers[0].inlet.sub.Pending(); n >= jobs || err != nil {
+				break
+			}
+			runtime.Gosched()
+		}
+		arrivals++
+	}
+	s.cfg.Quiet = func() {
+		heard.Store(int64(arrivals))
+		quiets.Add(1)
+	}
+	var done handled
+	b.run(s, func(d *Delivery) {
+		if d.Begun == d.ID {
+			done.add(d)
+		}
+		b.ack(d)
+	})
+	until(t, "all are done", func() bool { return done.count() == jobs })
+	until(t, "all are heard of", func() bool { return heard.Load() == jobs })
+	require.LessOrEqual(t, quiets.Load(), int64(2)) // one more for the word that there are no more
+	b.publish("default", "one")
+	until(t, "one more is heard of", func() bool { return heard.Load() == jobs+1 })
 }
 
 func TestAStopWaitsForWhatIsSettled(t *testing.T) {

@@ -20,7 +20,7 @@ type Weighted struct {
 	Weight int
 }
 
-// SourceConfig is what a [Source] is made of. Paused and Arrived may be nil.
+// SourceConfig is what a [Source] is made of. Paused, Arrived and Quiet may be nil.
 type SourceConfig struct {
 	Conn   *nats.Conn
 	JS     jetstream.JetStream
@@ -37,6 +37,9 @@ type SourceConfig struct {
 	// begun; nil for nobody. It must not wait for anything. Some jobs get no slot and
 	// go back.
 	Arrived func(*Delivery)
+	// Quiet hears when Arrived has heard of all jobs that have come together, and
+	// must not wait for anything either; nil for nobody.
+	Quiet func()
 }
 
 // Source takes jobs from the queues for a bounded number of slots. It never

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -58,7 +57,6 @@ type bulk struct {
 	mu      sync.Mutex // guards the rest
 	usable  bool
 	waiting []*question
-	busy    bool // a round is under way, or about to be
 	rounds  uint64
 	asked   []*question       // of the round under way; none while there is none
 	parts   [bulkStreams]part // of it
@@ -158,28 +156,27 @@ func bulkRequest(subjects []string) ([]byte, error) {
 	}{subjects, bulkBytes})
 }
 
-// ask hands in a question, whose answer comes within bulkTimeout or so. It waits for
-// nothing but to be written.
+// ask hands in a question, which the next send sends. Its answer comes within
+// bulkTimeout or so then. It waits for nothing.
 func (b *bulk) ask(subjects [bulkStreams]string) *question {
 	q := &question{subjects: subjects, done: make(chan struct{}, 1)}
 	b.mu.Lock()
-	if !b.usable {
-		b.mu.Unlock()
+	defer b.mu.Unlock()
+	if b.usable {
+		b.waiting = append(b.waiting, q)
+	} else {
 		q.fail()
-		return q
-	}
-	b.waiting = append(b.waiting, q)
-	first := !b.busy
-	b.busy = true
-	b.mu.Unlock()
-	if first {
-		runtime.Gosched() // jobs come in bursts: the others of this one can ask too
-		b.mu.Lock()
-		b.next()
-		b.mu.Unlock()
-		runtime.Gosched() // the connection's writer first: others wait for what it writes
 	}
 	return q
+}
+
+// send sends the questions that wait, unless a round is under way: its end does.
+func (b *bulk) send() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.asked) == 0 {
+		b.next()
+	}
 }
 
 // fail answers nothing.
@@ -190,8 +187,9 @@ func (q *question) fail() {
 	q.done <- struct{}{}
 }
 
-// wait waits for the answers to q. It is called once.
-func (q *question) wait(ctx context.Context) error {
+// wait waits for the answers to q, and sends it where nobody has. It is called once.
+func (b *bulk) wait(ctx context.Context, q *question) error {
+	b.send()
 	select {
 	case <-q.done:
 		return nil
@@ -202,8 +200,7 @@ func (q *question) wait(ctx context.Context) error {
 
 // next starts a round for those who wait. b.mu is held.
 func (b *bulk) next() {
-	b.busy = len(b.waiting) > 0
-	if !b.busy {
+	if len(b.waiting) == 0 {
 		return
 	}
 	n, size := 0, 0
@@ -291,7 +288,6 @@ func (b *bulk) fail() {
 		}
 		*asked = slices.Delete(*asked, 0, len(*asked))
 	}
-	b.busy = false
 }
 
 // end ends the part i of the round: what is not found gets err, and nothing where

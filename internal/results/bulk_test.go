@@ -25,14 +25,14 @@ func batching(t *testing.T) *bundle {
 	return b
 }
 
-// stall lets the next questions to u wait; the returned function, called when n do,
-// lets them go.
+// stall lets the next questions to u wait, as if a round was under way; the returned
+// function ends that when n do.
 func stall(t *testing.T, u *bulk) (release func(n int)) {
 	t.Helper()
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	require.False(t, u.busy)
-	u.busy = true
+	require.Empty(t, u.asked)
+	u.asked = append(u.asked, &question{})
 	return func(n int) {
 		require.Eventually(t, func() bool {
 			u.mu.Lock()
@@ -41,6 +41,7 @@ func stall(t *testing.T, u *bulk) (release func(n int)) {
 		}, patience, time.Millisecond)
 		u.mu.Lock()
 		defer u.mu.Unlock()
+		u.asked = u.asked[:0]
 		u.next()
 	}
 }
@@ -93,6 +94,29 @@ func TestManyJobsAreRecalledWithFewRequests(t *testing.T) {
 	}
 	b.none(requests, "$JS.API.DIRECT.GET.mark")
 	b.none(leader, "$JS.API.STREAM.MSG.GET.mark")
+}
+
+func TestRecallsArePreparedAndSentTogether(t *testing.T) {
+	t.Parallel()
+	b := batching(t)
+	_, err := b.store.Commit(t.Context(), result("j1", 1), 7, 0)
+	require.NoError(t, err)
+	requests := b.watch("$JS.API.DIRECT.GET.LLM_RESULTS")
+	recall := func(id string) *Recall {
+		return b.store.Recall("default", id, Holder{Worker: "w-1", JobSeq: 7, Delivery: 1})
+	}
+	first, second := recall("j0"), recall("j1")
+	b.none(requests, "$JS.API.DIRECT.GET.LLM_RESULTS")
+	b.store.SendRecalls()
+	b.store.SendRecalls() // nothing is left to send
+	require.JSONEq(t, `{"multi_last": ["llm.results.default.j0", "llm.results.default.j1"], "max_bytes": 8388608}`, string(receive(t, requests).Data))
+	third := recall("j2")
+	for r, want := range map[*Recall]bool{first: false, second: true, third: false} { // the wait for the third sends it
+		stored, _, err := r.Wait(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, want, stored != nil)
+	}
+	require.JSONEq(t, `{"multi_last": ["llm.results.default.j2"], "max_bytes": 8388608}`, string(receive(t, requests).Data))
 }
 
 func TestARecallKnowsWhatHappened(t *testing.T) {
@@ -205,7 +229,7 @@ func TestASubjectIsAskedForOnce(t *testing.T) {
 	}
 	release(4)
 	for i, q := range asked {
-		require.NoError(t, q.wait(t.Context()))
+		require.NoError(t, u.wait(t.Context(), q))
 		require.NoError(t, q.answers[ofResults].err)
 		require.Equal(t, i%2 == 1, q.answers[ofResults].msg != nil)
 	}
@@ -225,7 +249,7 @@ func TestLongSubjectsAreAskedForInParts(t *testing.T) {
 	}
 	release(n)
 	for _, q := range asked {
-		require.NoError(t, q.wait(t.Context()))
+		require.NoError(t, u.wait(t.Context(), q))
 		require.Equal(t, [bulkStreams]answer{}, q.answers)
 	}
 	for range 3 { // 160 kB by 64 kB
@@ -264,11 +288,9 @@ func TestAMissingMessageIsNoAnswer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			u := &bulk{nc: b.nc, js: b.js, streams: [...]string{"NOBODY", "ANSWERS"}, inbox: "_INBOX.x", usable: true, busy: true}
+			u := &bulk{nc: b.nc, js: b.js, streams: [...]string{"NOBODY", "ANSWERS"}, inbox: "_INBOX.x", usable: true}
 			qa, qb := u.ask([...]string{"a", "c"}), u.ask([...]string{"b", "d"})
-			u.mu.Lock()
-			u.next()
-			u.mu.Unlock()
+			u.send()
 			none := nats.Header{"Status": {"404"}, "Description": {"No Results"}}
 			u.receive(&nats.Msg{Subject: "_INBOX.x.0.0", Header: none}) // of another round
 			u.receive(message(u, ofResults, "Status", "404", "Description", "No Results"))
@@ -276,14 +298,14 @@ func TestAMissingMessageIsNoAnswer(t *testing.T) {
 			tc.answer(u)
 			u.receive(&nats.Msg{Subject: u.reply(ofResults, 1), Header: nats.Header{"Status": {"500"}}}) // too late
 			for q, want := range map[*question]error{qa: tc.a, qb: tc.b} {
-				require.NoError(t, q.wait(t.Context()))
+				require.NoError(t, u.wait(t.Context(), q))
 				require.Equal(t, want, q.answers[ofEvents].err)
 				if !tc.unusable {
 					require.NoError(t, q.answers[ofResults].err)
 				}
 			}
 			require.Equal(t, tc.unusable, !u.usable)
-			require.False(t, u.busy)
+			require.Empty(t, u.asked)
 			u.timeout.Stop()
 		})
 	}
@@ -296,18 +318,19 @@ func TestARoundWithoutAnAnswerIsGivenUp(t *testing.T) {
 	b := newBundle(t, natstest.Options{})
 	u := &bulk{nc: b.nc, js: b.js, streams: [...]string{"TAKES", "IT"}, inbox: b.nc.NewInbox(), usable: true}
 	first := u.ask([...]string{"a", "c"})
+	u.send()
 	for i := range bulkStreams {
 		u.receive(&nats.Msg{Subject: u.reply(i, 1), Header: nats.Header{"Status": {"404"}, "Description": {"No Results"}}})
 	}
-	require.NoError(t, first.wait(t.Context()))
+	require.NoError(t, u.wait(t.Context(), first))
 	require.Equal(t, [bulkStreams]answer{}, first.answers)
 	began := time.Now()
 	second := u.ask([...]string{"b", "d"})
-	require.NoError(t, second.wait(t.Context()))
+	require.NoError(t, u.wait(t.Context(), second))
 	require.GreaterOrEqual(t, time.Since(began), bulkTimeout)
 	require.Equal(t, [bulkStreams]answer{{err: errNotBulk}, {err: errNotBulk}}, second.answers)
 	third := u.ask([...]string{"a", "c"}) // read by itself, until the next check
-	require.NoError(t, third.wait(t.Context()))
+	require.NoError(t, u.wait(t.Context(), third))
 	require.Equal(t, errNotBulk, third.answers[ofEvents].err)
 }
 
@@ -365,6 +388,6 @@ func TestAStreamIsLookedAtAgain(t *testing.T) {
 			return false
 		}
 		q := u.ask(subjects("a"))
-		return q.wait(t.Context()) == nil && q.answers == [bulkStreams]answer{}
+		return u.wait(t.Context(), q) == nil && q.answers == [bulkStreams]answer{}
 	}, patience, time.Millisecond)
 }

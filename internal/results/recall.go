@@ -44,22 +44,30 @@ type Recall struct {
 	store     *Store
 	queue, id string
 	by        Holder
-	// At is when the look began, by the clock that goes on while a machine is
+	// At is when the look was prepared, by the clock that goes on while a machine is
 	// suspended.
 	At time.Time
-	// asked is on its way already; nil where the leaders are to be asked.
+	// asked is nil where the leaders are to be asked.
 	asked *question
 }
 
-// Recall begins to look what is known of a job that was just handed to by, and does
-// not wait. Later deliveries are read at the leader. First ones come in bursts, and
-// mostly nothing is known of them: see [Store.BatchReads].
+// Recall prepares a look at what is known of a job that was just handed to by. Later
+// deliveries are read at the leader. First ones come in bursts, and mostly nothing is
+// known of them: those of a burst are looked for together, see [Store.BatchReads],
+// from the next [Store.SendRecalls] on or from the first [Recall.Wait].
 func (s *Store) Recall(queue, id string, by Holder) *Recall {
 	r := &Recall{store: s, queue: queue, id: id, by: by, At: time.Now().Round(0)}
 	if by.Delivery == 1 && s.many != nil {
 		r.asked = s.many.ask([...]string{ofEvents: s.subjects.Event(queue, id), ofResults: s.subjects.Result(queue, id)})
 	}
 	return r
+}
+
+// SendRecalls sends the looks that were prepared, and does not wait.
+func (s *Store) SendRecalls() {
+	if s.many != nil {
+		s.many.send()
+	}
 }
 
 // Wait returns the job's stored result, nil when there is none, and its history, see
@@ -70,7 +78,7 @@ func (r *Recall) Wait(ctx context.Context) (*Stored, History, error) {
 	if r.asked == nil {
 		return s.recallAtLeader(ctx, r.queue, r.id, r.by)
 	}
-	if err := r.asked.wait(ctx); err != nil {
+	if err := s.many.wait(ctx, r.asked); err != nil {
 		return nil, History{}, fmt.Errorf("read what is known of job %s: %w", r.id, err)
 	}
 	newest, result := r.asked.answers[ofEvents], r.asked.answers[ofResults]

@@ -244,6 +244,7 @@ func (w *Worker) open(ctx context.Context) error {
 		Conn: w.nc, JS: w.js, Layout: w.layout, Queues: w.cfg.Queues, Slots: w.cfg.Concurrency, Logger: w.logger,
 		Paused:  func() bool { _, blocked := w.store.Blocked(); return blocked },
 		Arrived: w.arrived,
+		Quiet:   w.store.SendRecalls,
 	})
 	if err != nil {
 		return err
