@@ -385,7 +385,7 @@ func (s *Source) pull(ctx context.Context) time.Duration {
 			ready = append(ready, p)
 		}
 	}
-	if !held {
+	if !held && free > 0 && len(ready) > 0 {
 		for p, n := range s.allot(ready, free) {
 			p.request(ctx, n, s.patience(p))
 		}

@@ -150,7 +150,10 @@ func (s *Source) Run(ctx context.Context, handle func(*Delivery)) error {
 	var wg sync.WaitGroup // the lease keeper
 	wg.Go(func() { s.inflight.keep(leaseCtx, s.cfg.Layout.lease()/extensions, s.cfg.Logger) })
 
-	s.serve(ctx, connected, handle)
+	s.serve(ctx, connected, func(d *Delivery) {
+		defer s.done(d)
+		handle(d)
+	})
 	s.drain(ctx)
 	for s.free < s.cfg.Slots { // handlers end, late arrivals go back
 		s.take(ctx, <-s.inbox, nil)
@@ -290,10 +293,7 @@ func (s *Source) begin(d *Delivery, handle func(*Delivery)) {
 	s.held.Add(1)
 	s.inflight.add(d)
 	d.source = s
-	s.handlers.run(d, func(d *Delivery) {
-		defer s.done(d)
-		handle(d)
-	})
+	s.handlers.run(d, handle)
 }
 
 // release frees the slot of a job that is only to be settled yet, unless there are
