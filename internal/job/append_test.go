@@ -32,7 +32,7 @@ func requireSameAsByReflection(t *testing.T, fill func(reflect.Value)) {
 }
 
 // requireSameReport requires got to be the event of the same words, but for its id.
-func requireSameReport(t *testing.T, head job.Report, data any, got job.Encoded) {
+func requireSameReport(t *testing.T, head job.Report, data any, got job.EncodedEvent) {
 	t.Helper()
 	require.Equal(t, head.Type, got.Type)
 	e := job.NewEvent(head.Worker, head.Type, head.Subject, head.Time, data)

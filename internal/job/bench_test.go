@@ -111,11 +111,11 @@ func BenchmarkReport(b *testing.B) {
 	report := func(t job.EventType) job.Report {
 		return job.Report{Worker: "w-1", Type: t, Subject: "row-17", Time: at(0, 4)}
 	}
-	for name, encode := range map[string]func() job.Encoded{
-		"failed":    func() job.Encoded { return report(job.EventAttemptFailed).Attempt(&failed) },
-		"succeeded": func() job.Encoded { return report(job.EventAttemptSucceeded).Attempt(&succeeded) },
-		"received":  func() job.Encoded { return report(job.EventReceived).Received(&received) },
-		"completed": func() job.Encoded { return report(job.EventCompleted).Completed(&completed) },
+	for name, encode := range map[string]func() job.EncodedEvent{
+		"failed":    func() job.EncodedEvent { return report(job.EventAttemptFailed).Attempt(&failed) },
+		"succeeded": func() job.EncodedEvent { return report(job.EventAttemptSucceeded).Attempt(&succeeded) },
+		"received":  func() job.EncodedEvent { return report(job.EventReceived).Received(&received) },
+		"completed": func() job.EncodedEvent { return report(job.EventCompleted).Completed(&completed) },
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

@@ -6,7 +6,7 @@ import (
 )
 
 // reportRoom is what a report takes without its strings and data, in bytes, and
-// dataRoom what the data of one does that is not about an attempt.
+// dataRoom what the data of one does that is not about an attempt, without its names.
 const (
 	reportRoom = 208
 	dataRoom   = 256
@@ -19,8 +19,8 @@ const sourcePrefix = "understudy/"
 func Source(worker string) string { return sourcePrefix + worker }
 
 // Report is an event that is only to be sent: what [NewEvent] is told, but for the
-// data. Its methods return what [Event.Encode] would of it, with an id of its own,
-// in one piece of memory: a job has four of them.
+// data. Its methods return what [Event.Encode] would of it, with an id of its own, and
+// take memory once for that: a job has four of them.
 type Report struct {
 	// Worker is the name of who sends it.
 	Worker string
@@ -30,33 +30,33 @@ type Report struct {
 	Time    time.Time
 }
 
-// Encoded is an event as it is sent.
-type Encoded struct {
+// EncodedEvent is an event as it is sent.
+type EncodedEvent struct {
 	Type EventType
 	// Text is the event as JSON.
 	Text []byte
 }
 
 // Encoded returns e as it is sent.
-func (e *Event) Encoded() Encoded { return Encoded{Type: e.Type, Text: e.Encode()} }
+func (e *Event) Encoded() EncodedEvent { return EncodedEvent{Type: e.Type, Text: e.Encode()} }
 
 // Attempt returns the report of an attempt.
-func (r Report) Attempt(a *Attempt) Encoded {
-	return Encoded{r.Type, append(appendAttempt(r.head(a.room()), a), '}')}
+func (r Report) Attempt(a *Attempt) EncodedEvent {
+	return EncodedEvent{r.Type, append(appendAttempt(r.head(a.room()), a), '}')}
 }
 
 // Received returns the report that a worker has taken a job.
-func (r Report) Received(d *Received) Encoded {
-	return Encoded{r.Type, append(appendReceived(r.head(dataRoom), d), '}')}
+func (r Report) Received(d *Received) EncodedEvent {
+	return EncodedEvent{r.Type, append(appendReceived(r.head(dataRoom+len(d.Queue)), d), '}')}
 }
 
 // Completed returns the report that a job has its result.
-func (r Report) Completed(c *Completed) Encoded {
-	return Encoded{r.Type, append(appendCompleted(r.head(dataRoom), c), '}')}
+func (r Report) Completed(c *Completed) EncodedEvent {
+	return EncodedEvent{r.Type, append(appendCompleted(r.head(dataRoom+len(c.Queue)+len(c.Route)+len(c.Backend)), c), '}')}
 }
 
 // Data returns the report of anything that an [Event] holds.
-func (r Report) Data(data any) Encoded {
+func (r Report) Data(data any) EncodedEvent {
 	return NewEvent(r.Worker, r.Type, r.Subject, r.Time, data).Encoded()
 }
 

@@ -146,7 +146,7 @@ func (in *inlet) receive(msg *nats.Msg) {
 	// The message that is being handled counts. Where the subscription is closed
 	// none comes after it.
 	if more, _, err := msg.Sub.Pending(); more <= 1 || err != nil {
-		source.cfg.Quiet() // last: what it sends is written before anybody else runs
+		source.cfg.Quiet() // last: what it sends is mostly written before anybody else runs
 	}
 }
 

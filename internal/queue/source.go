@@ -37,8 +37,9 @@ type SourceConfig struct {
 	// begun; nil for nobody. It must not wait for anything. Some jobs get no slot and
 	// go back.
 	Arrived func(*Delivery)
-	// Quiet hears when Arrived has heard of all jobs that have come together, and
-	// must not wait for anything either; nil for nobody.
+	// Quiet hears when Arrived has heard of all jobs that have come together, often
+	// also when none has, and of several queues at once. It must not wait for anything
+	// either; nil for nobody.
 	Quiet func()
 }
 

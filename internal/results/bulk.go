@@ -31,7 +31,7 @@ const (
 	// bulkProbe bounds the first one, which a server that is not asked for it in
 	// its permissions never answers.
 	bulkProbe = time.Second
-	// bulkCheck is how often it is looked at whether the stream can be asked in bulk.
+	// bulkCheck is how often it is looked at whether the streams can be asked in bulk.
 	bulkCheck = time.Minute
 )
 
@@ -51,8 +51,9 @@ type bulk struct {
 	js      jetstream.JetStream
 	streams [bulkStreams]string // their names
 	inbox   string              // of the answers: then the stream's place, then the round's number
-	// silent is the number of the connection, from 1, on which a probe had no answer.
-	silent atomic.Int64
+	// silent is the number of the connection, from 1, on which no probe had an answer,
+	// and heard that of the last one on which one had.
+	silent, heard atomic.Uint64
 
 	mu      sync.Mutex // guards the rest
 	usable  bool
@@ -61,6 +62,7 @@ type bulk struct {
 	asked   []*question       // of the round under way; none while there is none
 	parts   [bulkStreams]part // of it
 	began   time.Time         // that round
+	on      uint64            // the number of the connection then
 	timeout *time.Timer       // looks after rounds; see watch
 	watched bool              // timeout is running
 }
@@ -70,7 +72,8 @@ const bulkStreams = 2
 
 // part is the answer of one stream in a round.
 type part struct {
-	left  int // messages it will still bring; -1 when not known
+	last  uint64 // the sequence of the last message it brought; 0 before
+	left  int    // messages it will still bring; -1 when not known
 	ended bool
 }
 
@@ -100,7 +103,7 @@ func newBulk(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, streams
 // check looks at the streams, and asks them something where that may be. It returns
 // why they cannot be asked in bulk.
 func (b *bulk) check(ctx context.Context) error {
-	if connection := int64(b.nc.Stats().Reconnects); b.silent.Load() == connection+1 { // it would only be refused again
+	if b.silent.Load() == b.connection() { // it would only be refused again
 		return errNotBulk
 	}
 	var err error
@@ -115,8 +118,12 @@ func (b *bulk) check(ctx context.Context) error {
 	return err
 }
 
+// connection is the number of the connection, from 1.
+func (b *bulk) connection() uint64 { return b.nc.Stats().Reconnects + 1 }
+
 // try asks one stream something where that may be.
 func (b *bulk) try(ctx context.Context, name string) error {
+	connection := b.connection()
 	stream, err := b.js.Stream(ctx, name)
 	if err != nil {
 		return fmt.Errorf("open stream %s: %w", name, err)
@@ -128,21 +135,26 @@ func (b *bulk) try(ctx context.Context, name string) error {
 		info.Cluster != nil && len(info.Cluster.Replicas) > 0: // it is being moved
 		return fmt.Errorf("stream %s has more than one copy", name)
 	}
-	ctx, cancel := context.WithTimeout(ctx, bulkProbe)
+	probe, cancel := context.WithTimeout(ctx, bulkProbe)
 	defer cancel()
 	body, err := bulkRequest([]string{name}) // is nobody's subject
 	if err != nil {
 		return err
 	}
-	msg, err := b.nc.RequestWithContext(ctx, directGet+name, body)
-	switch {
-	case err != nil:
-		b.silent.Store(int64(b.nc.Stats().Reconnects) + 1)
+	msg, err := b.nc.RequestWithContext(probe, directGet+name, body)
+	if err != nil {
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && b.heard.Load() != connection { // else it may be better next time
+			b.silent.Store(connection)
+		}
 		return fmt.Errorf("a direct get of stream %s has no answer, maybe for want of permission: %w", name, err)
+	}
+	b.heard.Store(connection)
+	switch {
 	case msg.Header.Get("Status") != "404": // 408: a server before 2.11
 		return fmt.Errorf("the server cannot answer for many subjects at once: %s %s", msg.Header.Get("Status"), msg.Header.Get("Description"))
+	default:
+		return nil
 	}
-	return nil
 }
 
 // directGet is the API's subject for direct gets of a stream, up to its name.
@@ -156,8 +168,10 @@ func bulkRequest(subjects []string) ([]byte, error) {
 	}{subjects, bulkBytes})
 }
 
-// ask hands in a question, which the next send sends. Its answer comes within
-// bulkTimeout or so then. It waits for nothing.
+// ask hands in a question, which is sent by the next send, or by the end of the
+// round under way. Its answer comes within bulkTimeout or so after that. Like send
+// and wait it may stand behind a write to the connection, at most until its write
+// deadline.
 func (b *bulk) ask(subjects [bulkStreams]string) *question {
 	q := &question{subjects: subjects, done: make(chan struct{}, 1)}
 	b.mu.Lock()
@@ -165,7 +179,7 @@ func (b *bulk) ask(subjects [bulkStreams]string) *question {
 	if b.usable {
 		b.waiting = append(b.waiting, q)
 	} else {
-		q.fail()
+		q.giveUp()
 	}
 	return q
 }
@@ -179,12 +193,19 @@ func (b *bulk) send() {
 	}
 }
 
-// fail answers nothing.
-func (q *question) fail() {
+// giveUp answers that q was not read in bulk.
+func (q *question) giveUp() {
 	for i := range q.answers {
-		q.answers[i] = answer{err: errNotBulk}
+		q.lack(i, errNotBulk)
 	}
 	q.done <- struct{}{}
+}
+
+// lack says why the stream i gave no message, unless it gave one.
+func (q *question) lack(i int, err error) {
+	if q.answers[i].msg == nil {
+		q.answers[i].err = err
+	}
 }
 
 // wait waits for the answers to q, and sends it where nobody has. It is called once.
@@ -200,7 +221,11 @@ func (b *bulk) wait(ctx context.Context, q *question) error {
 
 // next starts a round for those who wait. b.mu is held.
 func (b *bulk) next() {
-	if len(b.waiting) == 0 {
+	switch {
+	case len(b.waiting) == 0:
+		return
+	case !b.usable: // since they asked
+		b.fail()
 		return
 	}
 	n, size := 0, 0
@@ -217,7 +242,7 @@ func (b *bulk) next() {
 	b.asked = append(b.asked, b.waiting[:n]...)
 	b.waiting = slices.Delete(b.waiting, 0, n)
 	b.rounds++
-	b.began = time.Now()
+	b.began, b.on = time.Now(), b.connection()
 	for i := range b.parts {
 		b.parts[i] = part{left: -1}
 		if b.request(i) != nil {
@@ -275,31 +300,43 @@ func (b *bulk) expire() {
 		b.watched = true
 		return
 	}
-	b.fail()
+	if b.on == b.connection() {
+		b.fail()
+		return
+	}
+	for i, round := 0, b.rounds; i < len(b.parts) && b.rounds == round; i++ { // it went with its connection: nothing is wrong
+		if !b.parts[i].ended {
+			b.end(i, errNotBulk)
+		}
+	}
 }
 
-// fail ends the round under way without answers, and goes on without bulk reads
-// until the next check. b.mu is held.
+// fail ends the round under way, without the answers that are not whole, and goes on
+// without bulk reads until the next check. b.mu is held.
 func (b *bulk) fail() {
 	b.usable = false
-	for _, asked := range []*[]*question{&b.asked, &b.waiting} {
-		for _, q := range *asked {
-			q.fail()
+	for i, p := range b.parts {
+		for _, q := range b.asked {
+			if !p.ended {
+				q.lack(i, errNotBulk)
+			}
 		}
-		*asked = slices.Delete(*asked, 0, len(*asked))
 	}
+	for _, q := range b.asked {
+		q.done <- struct{}{}
+	}
+	for _, q := range b.waiting {
+		q.giveUp()
+	}
+	b.asked, b.waiting = slices.Delete(b.asked, 0, len(b.asked)), slices.Delete(b.waiting, 0, len(b.waiting))
 }
 
 // end ends the part i of the round: what is not found gets err, and nothing where
 // that is nil. With its last part the round ends. b.mu is held.
 func (b *bulk) end(i int, err error) {
 	b.parts[i].ended = true
-	if err != nil {
-		for _, q := range b.asked {
-			if q.answers[i].msg == nil {
-				q.answers[i].err = err
-			}
-		}
+	for _, q := range b.asked {
+		q.lack(i, err)
 	}
 	for _, p := range b.parts {
 		if !p.ended {
@@ -348,16 +385,19 @@ func (b *bulk) place(subject string) int {
 	return -1
 }
 
-// found notes a message of the stream i for whoever asked for it. b.mu is held.
+// found notes a message of the stream i for whoever asked for it. Each message says
+// what came before it and how many come after it: of an answer that is not whole,
+// what is missing is not known to be absent. b.mu is held.
 func (b *bulk) found(i int, msg *nats.Msg) {
 	p := &b.parts[i]
 	left, err := strconv.Atoi(told(msg, "Nats-Num-Pending"))
 	seq, seqErr := strconv.ParseUint(told(msg, jetstream.SequenceHeader), 10, 64)
-	if err != nil || seqErr != nil || p.left >= 0 && left != p.left-1 {
+	before, beforeErr := strconv.ParseUint(told(msg, "Nats-Last-Sequence"), 10, 64)
+	if errors.Join(err, seqErr, beforeErr) != nil || before != p.last || p.left >= 0 && left != p.left-1 {
 		b.fail()
 		return
 	}
-	p.left = left
+	p.left, p.last = left, seq
 	subject := told(msg, jetstream.SubjectHeader)
 	found := &jetstream.RawStreamMsg{Subject: subject, Sequence: seq, Header: msg.Header, Data: msg.Data}
 	for _, q := range b.asked {

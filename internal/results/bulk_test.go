@@ -267,8 +267,10 @@ func TestAMissingMessageIsNoAnswer(t *testing.T) {
 		}
 		return m
 	}
-	found := func(u *bulk, subject, pending string) {
-		u.receive(message(u, ofEvents, jetstream.SubjectHeader, subject, jetstream.SequenceHeader, "5", "Nats-Num-Pending", pending))
+	// found is the message seq, which came after the message before.
+	found := func(u *bulk, subject, before, seq, pending string) {
+		u.receive(message(u, ofEvents, jetstream.SubjectHeader, subject, jetstream.SequenceHeader, seq,
+			"Nats-Last-Sequence", before, "Nats-Num-Pending", pending))
 	}
 	status := func(u *bulk, code string) { u.receive(message(u, ofEvents, "Status", code)) }
 	for name, tc := range map[string]struct {
@@ -276,12 +278,15 @@ func TestAMissingMessageIsNoAnswer(t *testing.T) {
 		a, b     error
 		unusable bool
 	}{
-		"all":          {answer: func(u *bulk) { found(u, "a", "1"); found(u, "b", "0"); status(u, "204") }},
-		"one":          {answer: func(u *bulk) { found(u, "a", "0"); status(u, "204") }},
+		"all":          {answer: func(u *bulk) { found(u, "a", "0", "5", "1"); found(u, "b", "5", "6", "0"); status(u, "204") }},
+		"one":          {answer: func(u *bulk) { found(u, "a", "0", "5", "0"); status(u, "204") }},
 		"none":         {answer: func(u *bulk) { u.receive(message(u, ofEvents, "Status", "404", "Description", "No Results")) }},
-		"the last":     {answer: func(u *bulk) { found(u, "a", "1"); status(u, "204") }, b: errNotBulk},
-		"the first":    {answer: func(u *bulk) { status(u, "204") }, a: errNotBulk, b: errNotBulk},
-		"in between":   {answer: func(u *bulk) { found(u, "a", "3"); found(u, "b", "1") }, a: errNotBulk, b: errNotBulk, unusable: true},
+		"the last":     {answer: func(u *bulk) { found(u, "a", "0", "5", "1"); status(u, "204") }, b: errNotBulk},
+		"the first":    {answer: func(u *bulk) { found(u, "b", "5", "6", "0") }, a: errNotBulk, b: errNotBulk, unusable: true},
+		"both":         {answer: func(u *bulk) { status(u, "204") }, a: errNotBulk, b: errNotBulk},
+		"in between":   {answer: func(u *bulk) { found(u, "a", "0", "5", "3"); found(u, "b", "7", "8", "1") }, b: errNotBulk, unusable: true},
+		"of the count": {answer: func(u *bulk) { found(u, "a", "0", "5", "3"); found(u, "b", "5", "8", "1") }, b: errNotBulk, unusable: true},
+		"no word":      {answer: func(u *bulk) { found(u, "a", "", "5", "0") }, a: errNotBulk, b: errNotBulk, unusable: true},
 		"an error":     {answer: func(u *bulk) { status(u, "500") }, a: errNotBulk, b: errNotBulk, unusable: true},
 		"could not":    {answer: func(u *bulk) { u.receive(message(u, ofEvents, "Status", "404", "Description", "Message Not Found")) }, a: errNotBulk, b: errNotBulk, unusable: true},
 		"no responder": {answer: func(u *bulk) { status(u, "503") }, a: errNotBulk, b: errNotBulk, unusable: true},
@@ -300,9 +305,7 @@ func TestAMissingMessageIsNoAnswer(t *testing.T) {
 			for q, want := range map[*question]error{qa: tc.a, qb: tc.b} {
 				require.NoError(t, u.wait(t.Context(), q))
 				require.Equal(t, want, q.answers[ofEvents].err)
-				if !tc.unusable {
-					require.NoError(t, q.answers[ofResults].err)
-				}
+				require.NoError(t, q.answers[ofResults].err) // that was whole
 			}
 			require.Equal(t, tc.unusable, !u.usable)
 			require.Empty(t, u.asked)
@@ -334,6 +337,76 @@ func TestARoundWithoutAnAnswerIsGivenUp(t *testing.T) {
 	require.Equal(t, errNotBulk, third.answers[ofEvents].err)
 }
 
+// A round that goes with its connection is no reason to read otherwise from then on.
+func TestARoundOfALostConnectionIsReadOtherwise(t *testing.T) {
+	t.Parallel()
+	b := batching(t)
+	u := b.store.many
+	for _, ended := range []bool{false, true} {
+		q, next := u.ask(subjects("a")), u.ask(subjects("b"))
+		u.mu.Lock()
+		u.waiting = u.waiting[:1] // next comes while the round is under way
+		u.next()
+		u.waiting = append(u.waiting, next)
+		u.parts[ofResults].ended = ended
+		u.on, u.began = 0, time.Time{} // another connection, long ago
+		u.rounds++                     // what the server says is lost
+		u.mu.Unlock()
+		u.expire()
+		for _, q := range []*question{q, next} {
+			require.NoError(t, u.wait(t.Context(), q))
+		}
+		require.Equal(t, errNotBulk, q.answers[ofEvents].err)
+		require.Equal(t, !ended, q.answers[ofResults].err != nil)
+		require.Equal(t, [bulkStreams]answer{}, next.answers)
+		require.True(t, u.usable)
+	}
+}
+
+// A check may find that the streams can be asked in bulk no more.
+func TestWhatWasAskedBeforeACheckIsNotSentAfterIt(t *testing.T) {
+	t.Parallel()
+	b := batching(t)
+	requests := b.watch("$JS.API.DIRECT.GET.*")
+	u := b.store.many
+	q := u.ask(subjects("a"))
+	u.mu.Lock()
+	u.usable = false
+	u.mu.Unlock()
+	u.send()
+	require.NoError(t, u.wait(t.Context(), q))
+	require.Equal(t, errNotBulk, q.answers[ofEvents].err)
+	require.Equal(t, errNotBulk, q.answers[ofResults].err)
+	b.none(requests, "$JS.API.DIRECT.GET.mark")
+}
+
+// One probe without an answer does not end bulk reads for as long as the connection lasts,
+// but where none ever had one it would only be refused again and again.
+func TestAProbeIsMadeAgainWhereOneWasAnswered(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{Config: refusing})
+	store := b.open(nats.UserInfo("old", "x"))
+	u := &bulk{nc: store.nc, js: store.js, streams: [...]string{"LLM_EVENTS", "LLM_RESULTS"}, inbox: store.nc.NewInbox()}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.Error(t, u.check(ctx)) // who gave up has not been refused
+	require.Zero(t, u.silent.Load())
+	u.heard.Store(u.connection())
+	require.ErrorIs(t, u.check(t.Context()), context.DeadlineExceeded)
+	require.Zero(t, u.silent.Load())
+	u.heard.Store(0)
+	require.ErrorIs(t, u.check(t.Context()), context.DeadlineExceeded)
+	require.Equal(t, u.connection(), u.silent.Load())
+	require.Equal(t, errNotBulk, u.check(t.Context())) // not asked any more
+}
+
+// refusing is the configuration of a server that lets the user old make no direct gets.
+const refusing = `authorization { users = [
+	{user: all, password: x}
+	{user: old, password: x, permissions: {publish: {deny: ["$JS.API.DIRECT.GET.>"]}}}
+] }
+no_auth_user: all`
+
 func TestReadsGoToTheLeaderWhereBulkOnesCannotBe(t *testing.T) {
 	t.Parallel()
 	check := func(t *testing.T, b *bundle, store *Store, why string) {
@@ -359,11 +432,7 @@ func TestReadsGoToTheLeaderWhereBulkOnesCannotBe(t *testing.T) {
 	})
 	t.Run("the permissions do not", func(t *testing.T) {
 		t.Parallel()
-		b := newBundle(t, natstest.Options{Config: `authorization { users = [
-			{user: all, password: x}
-			{user: old, password: x, permissions: {publish: {deny: ["$JS.API.DIRECT.GET.>"]}}}
-		] }
-		no_auth_user: all`})
+		b := newBundle(t, natstest.Options{Config: refusing})
 		check(t, b, b.open(nats.UserInfo("old", "x")), "a direct get of stream LLM_EVENTS has no answer")
 	})
 }

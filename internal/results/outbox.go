@@ -119,7 +119,7 @@ func NewOutbox(nc *nats.Conn, logger *slog.Logger) (*Outbox, error) {
 // Emit hands in an event for subject, and a copy for copyTo where that is not
 // empty. It waits for nothing but, at most, for the connection to take the event: one
 // caller at a time, when it has just been alive, until its write deadline.
-func (o *Outbox) Emit(subject string, e job.Encoded, copyTo string) {
+func (o *Outbox) Emit(subject string, e job.EncodedEvent, copyTo string) {
 	l := letter{subject: subject, copyTo: copyTo, data: e.Text, follows: follows(e.Type)}
 	if e.Type == job.EventBreakerChanged || !o.direct(l) { // a breaker's listener may not wait at all
 		_ = o.put(l) // counted
@@ -156,7 +156,7 @@ func follows(t job.EventType) bool {
 
 // EmitStored is [Outbox.Emit], but it waits until the stream has the event, for
 // the few that must not be lost. It returns why it could not be stored.
-func (o *Outbox) EmitStored(ctx context.Context, subject string, e job.Encoded, copyTo string) error {
+func (o *Outbox) EmitStored(ctx context.Context, subject string, e job.EncodedEvent, copyTo string) error {
 	stored := make(chan error, 1)
 	if err := o.put(letter{subject: subject, copyTo: copyTo, data: e.Text, stored: stored}); err != nil {
 		return err

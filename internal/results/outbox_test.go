@@ -44,7 +44,7 @@ func (b *bundle) run(o *Outbox) (stop func()) {
 }
 
 // event is one whose CloudEvents subject is text.
-func event(text string) job.Encoded {
+func event(text string) job.EncodedEvent {
 	return job.NewEvent("w-1", job.EventDeadLettered, text, time.UnixMilli(0), job.DeadLettered{Queue: "default"}).Encoded()
 }
 

@@ -54,7 +54,8 @@ type Recall struct {
 // Recall prepares a look at what is known of a job that was just handed to by. Later
 // deliveries are read at the leader. First ones come in bursts, and mostly nothing is
 // known of them: those of a burst are looked for together, see [Store.BatchReads],
-// from the next [Store.SendRecalls] on or from the first [Recall.Wait].
+// from the next [Store.SendRecalls] on, the first [Recall.Wait], or the end of the
+// request before.
 func (s *Store) Recall(queue, id string, by Holder) *Recall {
 	r := &Recall{store: s, queue: queue, id: id, by: by, At: time.Now().Round(0)}
 	if by.Delivery == 1 && s.many != nil {
@@ -63,7 +64,7 @@ func (s *Store) Recall(queue, id string, by Holder) *Recall {
 	return r
 }
 
-// SendRecalls sends the looks that were prepared, and does not wait.
+// SendRecalls sends the looks that were prepared. It does not wait for their answers.
 func (s *Store) SendRecalls() {
 	if s.many != nil {
 		s.many.send()

@@ -32,7 +32,7 @@ func (t *task) hand(ctx context.Context, until time.Time, before time.Duration, 
 		Queue: t.d.Queue, Why: why, Until: until, Delivery: t.d.Number(), JobSeq: t.d.Seq,
 		StartedAt: t.startedAt, Attempts: t.trail, Crashes: t.crashes,
 	}
-	if err := t.w.outbox.EmitStored(settling, t.eventSubject(), t.report(job.EventWaiting).Data(w), t.eventsTo()); err != nil {
+	if err := t.w.outbox.EmitStored(settling, t.events, t.report(job.EventWaiting).Data(w), t.eventsTo()); err != nil {
 		t.log().WarnContext(ctx, "the job's wait could not be stored", "err", err)
 		return false
 	}

@@ -52,7 +52,7 @@ func (b *bundle) hold(do func(held)) {
 	}()
 	select {
 	case d := <-taken:
-		t := &task{w: w.Worker, d: d, id: d.ID, taken: time.Now(), startedAt: time.Now()}
+		t := &task{w: w.Worker, d: d, id: d.ID, events: w.subjects.Event(d.Queue, d.ID), taken: time.Now(), startedAt: time.Now()}
 		t.trail = []job.Attempt{{N: 1, Backend: "vllm", Outcome: job.OutcomeSkipped, StartedAt: time.Now()}}
 		_ = t.understand()
 		do(held{t, acks})

@@ -62,7 +62,7 @@ type task struct {
 	fencing
 
 	id        string   // as in subjects and results
-	events    string   // see eventSubject
+	events    string   // the subject of its events
 	job       *job.Job // see understand
 	malformed error    // why the job was refused
 	plan      *fallback.Plan
@@ -86,6 +86,7 @@ type task struct {
 // of a job ends.
 func (w *Worker) handle(ctx context.Context, d *queue.Delivery) {
 	t := &task{w: w, d: d, id: safeID(d.ID), taken: time.Now()}
+	t.events = w.subjects.Event(d.Queue, t.id)
 	t.redrives, _ = strconv.Atoi(d.Header.Get(job.HeaderRedrives)) // absent or foreign: 0
 	t.redrives = min(max(t.redrives, 0), maxRedrives)
 	w.metrics.inFlight.Inc()
@@ -195,14 +196,14 @@ func (t *task) tryRecall(ctx context.Context) (run bool, err error) {
 	return true, nil
 }
 
-// arrived begins to look what is known of a job, before it has its slot.
+// arrived prepares the look at what is known of a job, before it has its slot.
 func (w *Worker) arrived(d *queue.Delivery) {
 	if d.Number() == 1 {
 		d.Begun = w.store.Recall(d.Queue, safeID(d.ID), w.holder(d))
 	}
 }
 
-// begun returns the look that was begun when the job arrived, once and unless that is
+// begun returns the look that was prepared when the job arrived, once and unless that is
 // some time ago: it may have waited for its slot. Otherwise it begins one.
 func (t *task) begun() *results.Recall {
 	look, ok := t.d.Begun.(*results.Recall)
@@ -212,7 +213,9 @@ func (t *task) begun() *results.Recall {
 			return look
 		}
 	}
-	return t.w.store.Recall(t.d.Queue, t.id, t.holder())
+	look = t.w.store.Recall(t.d.Queue, t.id, t.holder())
+	t.w.store.SendRecalls()
+	return look
 }
 
 // replaceable reports whether a redriven job may replace the stored result.

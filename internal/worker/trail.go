@@ -107,16 +107,8 @@ func (t *task) report(kind job.EventType) job.Report {
 }
 
 // emit sends an event of this job. It never blocks.
-func (t *task) emit(e job.Encoded) {
-	t.w.outbox.Emit(t.eventSubject(), e, t.eventsTo())
-}
-
-// eventSubject is where this job's events are stored.
-func (t *task) eventSubject() string {
-	if t.events == "" {
-		t.events = t.w.subjects.Event(t.d.Queue, t.id)
-	}
-	return t.events
+func (t *task) emit(e job.EncodedEvent) {
+	t.w.outbox.Emit(t.events, e, t.eventsTo())
 }
 
 func (t *task) eventsTo() string {
@@ -137,7 +129,7 @@ func (t *task) received(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, returnTimeout)
 	defer cancel()
-	if err := t.w.outbox.EmitStored(ctx, t.eventSubject(), e, t.eventsTo()); err != nil {
+	if err := t.w.outbox.EmitStored(ctx, t.events, e, t.eventsTo()); err != nil {
 		return fmt.Errorf("store that the job was taken: %w", err)
 	}
 	return nil
