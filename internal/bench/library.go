@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"runtime/pprof"
 	"time"
 
@@ -62,19 +61,10 @@ func runWorker(ctx context.Context, args []string, _ io.Writer) error {
 	if err != nil {
 		return err
 	}
-	untune := tuneGC()
+	untune := worker.TuneGC() // as the command does
 	err = w.Run(untilOrphan(ctx))
 	untune()
 	return errors.Join(err, stop())
-}
-
-// tuneGC sets the garbage collector as the command does, see cmd/worker/heap.go.
-// The returned function ends the claim on memory.
-func tuneGC() (end func()) {
-	const floor, percent = 64 << 20, 40
-	claim := make([]byte, floor)
-	debug.SetGCPercent(percent)
-	return func() { runtime.KeepAlive(claim) }
 }
 
 // workerConfig is what the command makes of an environment that sets the

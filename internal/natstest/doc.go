@@ -4,6 +4,7 @@
 // parallel and share nothing; the test's cleanup stops it and waits until it is
 // gone. [Server.Restart] brings it back on the same port with the same store, as
 // a server that crashed and came back; [Server.Stop] takes it away.
+// [RunProxy] puts a network in between that is slow or goes silent.
 //
 // It belongs to tests only. Start no server inside a synctest bubble: the server
 // waits on real time and hangs there.

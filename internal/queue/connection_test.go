@@ -2,89 +2,24 @@ package queue
 
 import (
 	"context"
-	"errors"
-	"net"
-	"net/url"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
+
+	"understudy/internal/natstest"
 )
-
-// slowLink is a proxy in front of a server whose every answer takes its time.
-type slowLink struct {
-	url string
-	wg  sync.WaitGroup // everything that runs
-
-	mu    sync.Mutex // guards conns
-	conns []net.Conn
-}
-
-// newSlowLink passes everything on, each piece of an answer after delay.
-func newSlowLink(t *testing.T, target string, delay time.Duration) *slowLink {
-	t.Helper()
-	to, err := url.Parse(target)
-	require.NoError(t, err)
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	l := &slowLink{url: "nats://" + listener.Addr().String()}
-	l.wg.Go(func() { // ends with the listener
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			server, err := new(net.Dialer).DialContext(context.WithoutCancel(t.Context()), "tcp", to.Host)
-			if err != nil {
-				_ = client.Close()
-				continue
-			}
-			l.mu.Lock()
-			l.conns = append(l.conns, client, server)
-			l.mu.Unlock()
-			l.wg.Go(func() { pipe(server, client, 0) })
-			l.wg.Go(func() { pipe(client, server, delay) })
-		}
-	})
-	t.Cleanup(func() {
-		_ = listener.Close()
-		l.mu.Lock()
-		for _, c := range l.conns {
-			_ = c.Close()
-		}
-		l.mu.Unlock()
-		l.wg.Wait()
-	})
-	return l
-}
-
-// pipe copies until one side is closed, then closes both.
-func pipe(to, from net.Conn, delay time.Duration) {
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(buf)
-		if n > 0 {
-			<-time.After(delay)
-			if _, writeErr := to.Write(buf[:n]); writeErr != nil {
-				err = writeErr
-			}
-		}
-		if err != nil {
-			_ = errors.Join(to.Close(), from.Close())
-			return
-		}
-	}
-}
 
 // A server far away: everything takes time, nothing comes twice.
 func TestASourceWorksOverASlowLink(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t, Layout{Lease: 4 * time.Second})
-	nc, err := nats.Connect(newSlowLink(t, b.srv.URL, 150*time.Millisecond).url)
+	link := natstest.RunProxy(t, b.srv.URL)
+	link.Delay(150 * time.Millisecond)
+	nc, err := nats.Connect(link.URL)
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
 	all := ids("j", 64)

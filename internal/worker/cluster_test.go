@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -323,82 +320,6 @@ func TestAClusterWithoutAQuorumSaysSoAndLosesNothing(t *testing.T) {
 	c.eventually("the worker is ready", func() bool { return c.ready(w) })
 }
 
-// blackHole is a proxy in front of a server. Connections that it swallows stay
-// open, but nothing comes through any more, in either direction; new ones work.
-type blackHole struct {
-	url string
-	wg  sync.WaitGroup // everything that runs
-
-	mu    sync.Mutex // guards the rest
-	conns []net.Conn
-	now   *atomic.Bool // swallows the connections of now
-}
-
-func newBlackHole(t *testing.T, target string) *blackHole {
-	t.Helper()
-	to, err := url.Parse(target)
-	require.NoError(t, err)
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	h := &blackHole{url: "nats://" + listener.Addr().String(), now: new(atomic.Bool)}
-	h.wg.Go(func() { // ends with the listener
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			server, err := new(net.Dialer).DialContext(context.WithoutCancel(t.Context()), "tcp", to.Host)
-			if err != nil {
-				_ = client.Close()
-				continue
-			}
-			h.mu.Lock()
-			dead := h.now
-			h.conns = append(h.conns, client, server)
-			h.mu.Unlock()
-			h.wg.Go(func() { pass(server, client, dead) })
-			h.wg.Go(func() { pass(client, server, dead) })
-		}
-	})
-	t.Cleanup(func() {
-		_ = listener.Close()
-		h.mu.Lock()
-		for _, c := range h.conns {
-			_ = c.Close()
-		}
-		h.mu.Unlock()
-		h.wg.Wait()
-	})
-	return h
-}
-
-// swallow makes a black hole of the connections of now.
-func (h *blackHole) swallow() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.now.Store(true)
-	h.now = new(atomic.Bool)
-}
-
-// pass copies until one side is closed; what comes once dead is swallowed.
-func pass(to, from net.Conn, dead *atomic.Bool) {
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(buf)
-		if n > 0 && !dead.Load() {
-			if _, writeErr := to.Write(buf[:n]); writeErr != nil {
-				err = writeErr
-			}
-		}
-		if err != nil {
-			if !dead.Load() {
-				_ = errors.Join(to.Close(), from.Close())
-			}
-			return
-		}
-	}
-}
-
 // With the numbers of the product, in real time: a worker that waits for jobs
 // notices it by its pulls, one whose slots are taken by its pings.
 func TestABlackHoleIsNoticed(t *testing.T) {
@@ -408,7 +329,7 @@ func TestABlackHoleIsNoticed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newBundle(t)
-			h := newBlackHole(t, b.srv.URL)
+			link := natstest.RunProxy(t, b.srv.URL)
 			gate := make(chan struct{})
 			p := llmtest.New(t, llmtest.Always(llmtest.Reply{Until: gate}))
 			cfg := b.config(model("vllm", p))
@@ -416,7 +337,7 @@ func TestABlackHoleIsNoticed(t *testing.T) {
 			cfg.Backends[0].OpenAI.Timeout = 2 * most
 			back := make(chan struct{}, 1)
 			cfg.Connect = func(opts ...nats.Option) (*nats.Conn, error) {
-				return nats.Connect(h.url, append(opts, nats.ReconnectHandler(func(*nats.Conn) {
+				return nats.Connect(link.URL, append(opts, nats.ReconnectHandler(func(*nats.Conn) {
 					select {
 					case back <- struct{}{}:
 					default: // once is enough
@@ -426,7 +347,7 @@ func TestABlackHoleIsNoticed(t *testing.T) {
 			b.start(cfg)
 			b.publish("running", chat("hello"))
 			require.NoError(t, p.Wait(t.Context(), func(s llmtest.Stats) bool { return s.Calls == 1 }))
-			h.swallow()
+			link.Swallow()
 			begun := time.Now()
 			select {
 			case <-back:
