@@ -92,7 +92,7 @@ func read(t *testing.T, name string) string {
 
 func TestCheckPrintsWhatIsInEffect(t *testing.T) {
 	t.Parallel()
-	for name, want := range map[string]int{"check-everything": 0, "check-nothing": 2, "check-wrong": 2} {
+	for name, want := range map[string]int{"check-everything": 0, "check-nothing": 2, "check-wrong": 2, "check-lists": 2} {
 		var vars []string
 		for line := range strings.Lines(read(t, name+".env")) {
 			name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
@@ -138,6 +138,19 @@ func TestProblemsArePrintedOneOnALine(t *testing.T) {
 	require.Empty(t, stdout)
 	require.Equal(t, "worker: WORKER_CONCURRENCY: 0 is too small; use 1 or more\n"+
 		"worker: OPENROUTER_TIMEOUT: \"fast\" is not a duration; use seconds (5.0) or a Go duration (750ms, 168h)\n", stderr)
+
+	code, stdout, stderr = ends(t, command(t, "", []string{
+		"OPENROUTER_API_KEY=k", "OPENROUTER_HEADERS=" + planted + "; X-A: " + planted + "\x01; X-B: 1", "WORKER_QUEUES=high=0,a b,low",
+		"FALLBACK_ON_STATUS_CODES=" + strings.Repeat("5xx,", 12),
+	}))
+	require.Equal(t, exitConfiguration, code)
+	require.Empty(t, stdout)
+	require.Equal(t, "worker: WORKER_QUEUES: the weight in \"high=0\" is not a whole number above 0; use queues such as default, or with weights high=6,default=3,low=1\n"+
+		"worker: WORKER_QUEUES: \"a b\" is not a name; use at most 64 of A-Z a-z 0-9 _ -\n"+
+		"worker: OPENROUTER_HEADERS: header 1 has no colon; use Name: value, with semicolons or line breaks between\n"+
+		"worker: OPENROUTER_HEADERS: the value of header 2 has a character that is not allowed; use Name: value, with semicolons or line breaks between\n"+
+		strings.Repeat("worker: FALLBACK_ON_STATUS_CODES: \"5xx\" is not an HTTP status; use codes such as 429,500,503\n", 10)+
+		"worker: FALLBACK_ON_STATUS_CODES: and 2 more\n", stderr)
 
 	code, _, stderr = ends(t, command(t, "A=1\nKEY='"+planted+"\n", []string{"OPENROUTER_API_KEY=k"}))
 	require.Equal(t, exitConfiguration, code)

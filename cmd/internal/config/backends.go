@@ -92,9 +92,9 @@ func (b *backendEntry) readKey(r *reader) {
 		return
 	}
 	_ = key.Set(string(data))
-	switch f := key.flaw(); {
-	case f != nil:
-		r.report.problem(file.name, "let the file hold the key alone", "the file %s", f.wrong)
+	switch flaws := key.flaws(); {
+	case len(flaws) > 0:
+		r.report.problem(file.name, "let the file hold the key alone", "the file %s", flaws[0].wrong)
 	case key.value == "":
 		r.report.problem(file.name, "write the key into it", "the file is empty")
 	}

@@ -65,7 +65,7 @@ func (r *reader) read(prefix, owner string, spec any) []field {
 		if !given {
 			_ = f.Set(f.tag.Get("default"))
 		}
-		if fl := f.flaw(); fl != nil {
+		for _, fl := range f.flaws() {
 			r.report.problem(f.name, fl.mend, "%s", fl.wrong)
 		}
 		if instead := f.tag.Get("inert"); instead != "" && given && f.active() {

@@ -4,6 +4,7 @@ import (
 	"math"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -176,28 +177,29 @@ func (httpURL) parse(text string) (string, error) {
 func (natsURLs) parse(text string) ([]*url.URL, error) {
 	const mend = "use nats://host:4222, or several with commas between"
 	var servers []*url.URL
-	for _, server := range split(text, ",") {
+	var wrong []error
+	list := split(text, ",")
+	for i, server := range list {
 		if !strings.Contains(server, "://") {
 			server = "nats://" + server
 		}
 		u, err := url.Parse(server)
-		switch {
-		case err != nil: // its text holds the URL, which may hold a password
-			return nil, flawed(mend, "server %d is not a URL", len(servers)+1)
-		case u.Hostname() == "":
-			return nil, flawed(mend, "server %d has no host", len(servers)+1)
+		if err != nil { // its text holds the URL, which may hold a password
+			wrong = append(wrong, flawed(mend, "server %d is not a URL", i+1))
+			continue
 		}
-		switch u.Scheme {
-		case "nats", "tls", "ws", "wss":
-			servers = append(servers, u)
-		default:
-			return nil, flawed(mend, "server %d has a scheme that is not nats, tls, ws or wss", len(servers)+1)
+		if u.Hostname() == "" {
+			wrong = append(wrong, flawed(mend, "server %d has no host", i+1))
 		}
+		if !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+			wrong = append(wrong, flawed(mend, "server %d has a scheme that is not nats, tls, ws or wss", i+1))
+		}
+		servers = append(servers, u)
 	}
-	if len(servers) == 0 {
+	if len(list) == 0 {
 		return nil, flawed(mend, "names no server")
 	}
-	return servers, nil
+	return faultless(servers, wrong)
 }
 
 // show lists the servers without users and passwords.

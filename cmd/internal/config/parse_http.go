@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -34,25 +35,37 @@ func (headers) parse(text string) (openai.Headers, error) {
 		sep = "\n"
 	}
 	h := make(openai.Headers)
+	seen := make(map[string]int)
+	torn := false
+	var wrong []error
 	for i, item := range split(text, sep) {
 		name, value, found := strings.Cut(item, ":")
 		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
-		switch {
-		case !found:
-			return nil, flawed(mend, "header %d has no colon", i+1)
-		case !httpguts.ValidHeaderFieldName(name):
-			return nil, flawed(mend, "header %d has a name that is not allowed", i+1)
-		case !httpguts.ValidHeaderFieldValue(value):
-			return nil, flawed(mend, "the value of header %s has a character that is not allowed", name)
+		if !found {
+			wrong, torn = append(wrong, flawed(mend, "header %d has no colon", i+1)), true
+			continue
 		}
-		for other := range h {
-			if strings.EqualFold(other, name) {
-				return nil, flawed("name it once", "header %s is there twice", name)
-			}
+		valid := httpguts.ValidHeaderFieldName(name)
+		if !valid {
+			wrong, torn = append(wrong, flawed(mend, "header %d has a name that is not allowed", i+1)), true
+		}
+		called := name
+		if torn { // the text may have come apart inside a value, and name be a part of it
+			called = fmt.Sprint(i + 1)
+		}
+		if !httpguts.ValidHeaderFieldValue(value) {
+			wrong = append(wrong, flawed(mend, "the value of header %s has a character that is not allowed", called))
+		}
+		if !valid {
+			continue
+		}
+		folded := strings.ToLower(name)
+		if seen[folded]++; seen[folded] == 2 {
+			wrong = append(wrong, flawed(once, "header %s is there twice", called))
 		}
 		h[name] = value
 	}
-	return h, nil
+	return faultless(h, wrong)
 }
 
 // show lists the names, as values may be credentials.
@@ -67,21 +80,33 @@ func (headers) show(h openai.Headers) string {
 func (setFields) parse(text string) (map[string]json.RawMessage, error) {
 	const mend = "use field=json, with semicolons between"
 	m := make(map[string]json.RawMessage)
-	for rest := strings.TrimLeft(text, "; \t\r\n"); rest != ""; rest = strings.TrimLeft(rest, "; \t\r\n") {
+	seen := make(map[string]int)
+	torn := false
+	var wrong []error
+	rest := strings.TrimLeft(text, "; \t\r\n")
+	for n := 1; rest != ""; n++ {
 		name, after, found := strings.Cut(rest, "=")
 		name = strings.TrimSpace(name)
 		if !found || name == "" || strings.Contains(name, ";") {
-			return nil, flawed(mend, "field %d is not a pair", len(m)+1)
+			wrong, torn = append(wrong, flawed(mend, "field %d is not a pair", n)), true
+			_, rest, _ = strings.Cut(rest, ";")
+			rest = strings.TrimLeft(rest, "; \t\r\n")
+			continue
 		}
-		if _, twice := m[name]; twice {
-			return nil, flawed("name it once", "the field %s is there twice", quoted(name))
+		called := quoted(name)
+		if torn { // the text may have come apart inside a value, and name be a part of it
+			called = fmt.Sprint(n)
 		}
-		if name == "model" {
-			return nil, flawed("use MODEL or MODELS", "the model is not set here")
+		switch seen[name]++; {
+		case name == "model" && seen[name] == 1:
+			wrong = append(wrong, flawed("use MODEL or MODELS", "the model is not set here"))
+		case name != "model" && seen[name] == 2:
+			wrong = append(wrong, flawed(once, "the field %s is there twice", called))
 		}
 		m[name], rest = cutValue(after)
+		rest = strings.TrimLeft(rest, "; \t\r\n")
 	}
-	return m, nil
+	return faultless(m, wrong)
 }
 
 // cutValue takes the value at the start of text, which goes up to a semicolon

@@ -1,8 +1,9 @@
 package config
 
 import (
+	"errors"
+	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -29,26 +30,56 @@ type (
 	namesSetting      = setting[[]string, names]
 	conditionsSetting = setting[[]string, conditions]
 	pairsSetting      = setting[map[string]string, pairs]
-	weightsSetting    = setting[map[string]float64, weights]
+	weightsSetting    = setting[[]weightOf, weights]
 	queuesSetting     = setting[[]queue.Weighted, weighted]
 	replySetting      = setting[job.ReplyRule, replyRule]
 	codesSetting      = setting[[]int, statusCodes]
 	classesSetting    = setting[[]backend.Class, classes]
-	mappingsSetting   = setting[map[backend.Class][]string, mappings]
+	mappingsSetting   = setting[[]mapping, mappings]
 )
+
+// weightOf is the weight of a backend.
+type weightOf struct {
+	backend string
+	weight  float64
+}
+
+// mapping is whom to ask after errors of a class.
+type mapping struct {
+	class    backend.Class
+	backends []string
+}
+
+// once is what to do about a name that is there twice.
+const once = "name it once"
+
+// faultless is the value of a list in which nothing is wrong, or none and all that
+// is wrong, joined.
+func faultless[T any](value T, wrong []error) (T, error) {
+	if len(wrong) > 0 {
+		var none T
+		return none, errors.Join(wrong...)
+	}
+	return value, nil
+}
 
 func (names) parse(text string) ([]string, error) {
 	var list []string
+	seen := make(map[string]int)
+	var wrong []error
 	for _, name := range split(text, ",") {
 		if err := checkName(name); err != nil {
-			return nil, err
+			wrong = append(wrong, err)
+			continue
 		}
-		if slices.Contains(list, name) {
-			return nil, flawed("name it once", "%s is named twice", quoted(name))
+		switch seen[name]++; seen[name] {
+		case 1:
+			list = append(list, name)
+		case 2:
+			wrong = append(wrong, flawed(once, "%s is named twice", quoted(name)))
 		}
-		list = append(list, name)
 	}
-	return list, nil
+	return list, errors.Join(wrong...)
 }
 
 // parse leaves the conditions themselves to the route, which reports each that is
@@ -59,7 +90,7 @@ func (conditions) parse(text string) ([]string, error) {
 	case len(list) == 0:
 		return nil, flawed("use conditions such as on_timeout, with semicolons between", "holds no condition")
 	case len(list) > job.MaxConditions:
-		return nil, flawed("use "+strconv.Itoa(job.MaxConditions)+" at most; one may join several with or", "holds %d conditions", len(list))
+		return list, flawed("use "+strconv.Itoa(job.MaxConditions)+" at most; one may join several with or", "holds %d conditions", len(list))
 	}
 	return list, nil
 }
@@ -96,115 +127,158 @@ func splitUnquoted(text string, sep byte) []string {
 func (pairs) parse(text string) (map[string]string, error) {
 	const mend = "use alias=actual, with commas between"
 	m := make(map[string]string)
+	seen := make(map[string]int)
+	var wrong []error
 	for _, item := range split(text, ",") {
-		left, right, found := strings.Cut(item, "=")
-		left, right = strings.TrimSpace(left), strings.TrimSpace(right)
-		switch _, twice := m[left]; {
-		case !found || left == "" || right == "":
-			return nil, flawed(mend, "%s is not a pair", quoted(item))
-		case twice:
-			return nil, flawed("name it once", "%s is named twice", quoted(left))
+		left, right, ok := cutPair(item)
+		if !ok {
+			wrong = append(wrong, flawed(mend, "%s is not a pair", quoted(item)))
+			continue
+		}
+		if seen[left]++; seen[left] == 2 {
+			wrong = append(wrong, flawed(once, "%s is named twice", quoted(left)))
 		}
 		m[left] = right
 	}
-	return m, nil
+	return faultless(m, wrong)
 }
 
-func (weights) parse(text string) (map[string]float64, error) {
+// cutPair takes an item apart at the first equals sign; ok tells that neither side
+// is empty.
+func cutPair(item string) (left, right string, ok bool) {
+	left, right, _ = strings.Cut(item, "=")
+	left, right = strings.TrimSpace(left), strings.TrimSpace(right)
+	return left, right, left != "" && right != ""
+}
+
+func (weights) parse(text string) ([]weightOf, error) {
 	const mend = "use backend=weight, with commas between, and weights of 0 or more"
-	given, err := pairs{}.parse(text)
-	if err != nil {
-		return nil, flawed(mend, "%s", err)
-	}
-	m := make(map[string]float64, len(given))
-	for name, weight := range given {
+	var list []weightOf
+	seen := make(map[string]int)
+	var wrong []error
+	for _, item := range split(text, ",") {
+		name, weight, ok := cutPair(item)
+		if !ok {
+			wrong = append(wrong, flawed(mend, "%s is not a pair", quoted(item)))
+			continue
+		}
+		if seen[name]++; seen[name] == 2 {
+			wrong = append(wrong, flawed(mend, "%s is named twice", quoted(name)))
+		}
 		w, err := strconv.ParseFloat(weight, 64)
 		if err != nil || math.IsNaN(w) || w < 0 || w > 1e9 {
-			return nil, flawed(mend, "%s is not a weight", quoted(weight))
+			wrong = append(wrong, flawed(mend, "%s is not a weight", quoted(weight)))
 		}
-		m[name] = w
+		list = append(list, weightOf{name, w})
 	}
-	return m, nil
+	return list, errors.Join(wrong...)
 }
 
 func (weighted) parse(text string) ([]queue.Weighted, error) {
 	const mend = "use queues such as default, or with weights high=6,default=3,low=1"
 	var list []queue.Weighted
+	seen := make(map[string]int)
+	var wrong []error
 	for _, item := range split(text, ",") {
 		name, weight, found := strings.Cut(item, "=")
 		q := queue.Weighted{Name: strings.TrimSpace(name), Weight: 1}
 		if err := checkName(q.Name); err != nil {
-			return nil, err
+			wrong = append(wrong, err)
+		} else if seen[q.Name]++; seen[q.Name] == 2 {
+			wrong = append(wrong, flawed(once, "%s is named twice", quoted(q.Name)))
 		}
 		if found {
 			n, err := strconv.ParseInt(strings.TrimSpace(weight), 10, 32)
 			if err != nil || n < 1 {
-				return nil, flawed(mend, "the weight in %s is not a whole number above 0", quoted(item))
+				wrong = append(wrong, flawed(mend, "the weight in %s is not a whole number above 0", quoted(item)))
 			}
 			q.Weight = int(n)
-		}
-		if slices.ContainsFunc(list, func(o queue.Weighted) bool { return o.Name == q.Name }) {
-			return nil, flawed("name it once", "%s is named twice", quoted(q.Name))
 		}
 		list = append(list, q)
 	}
 	if len(list) == 0 {
 		return nil, flawed(mend, "names no queue")
 	}
-	return list, nil
+	return faultless(list, wrong)
 }
 
 func (replyRule) parse(text string) (job.ReplyRule, error) {
 	rule, err := job.ParseReplyRule(text)
-	if err != nil {
-		return rule, flawed("use NATS subjects with commas between, such as "+job.DefaultReplyAllow, "%s", err)
+	if err == nil {
+		return rule, nil
 	}
-	return rule, nil
+	var wrong []error
+	for pattern := range strings.SplitSeq(text, ",") {
+		if err := checkPattern(strings.TrimSpace(pattern)); err != nil {
+			wrong = append(wrong, err)
+		}
+	}
+	return rule, errors.Join(wrong...)
+}
+
+// checkPattern returns what is wrong with one pattern of a list.
+func checkPattern(pattern string) error {
+	alone := pattern
+	if pattern == "" {
+		alone = "," // an empty text is a list of none, not of an empty one
+	}
+	_, err := job.ParseReplyRule(alone)
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	if len(pattern) > job.MaxSubject || hasUser(pattern) {
+		text = strings.Replace(text, "subject pattern "+strconv.Quote(pattern), fmt.Sprintf("a subject pattern of %d bytes", len(pattern)), 1)
+	}
+	return flawed("use NATS subjects with commas between, such as "+job.DefaultReplyAllow, "%s", text)
 }
 
 func (statusCodes) parse(text string) ([]int, error) {
 	var list []int
+	var wrong []error
 	for _, item := range split(text, ",") {
 		code, err := strconv.Atoi(item)
 		if err != nil || code < 100 || code > 599 {
-			return nil, flawed("use codes such as 429,500,503", "%s is not an HTTP status", quoted(item))
+			wrong = append(wrong, flawed("use codes such as 429,500,503", "%s is not an HTTP status", quoted(item)))
 		}
 		list = append(list, code)
 	}
-	return list, nil
+	return faultless(list, wrong)
 }
 
 func (classes) parse(text string) ([]backend.Class, error) {
 	var list []backend.Class
+	var wrong []error
 	for _, item := range split(text, ",") {
 		class, err := parseClass(item)
 		if err != nil {
-			return nil, err
+			wrong = append(wrong, err)
 		}
 		list = append(list, class)
 	}
-	return list, nil
+	return faultless(list, wrong)
 }
 
-func (mappings) parse(text string) (map[backend.Class][]string, error) {
+func (mappings) parse(text string) ([]mapping, error) {
 	const mend = "use class=backend|backend, with semicolons between"
-	m := make(map[backend.Class][]string)
+	var list []mapping
+	seen := make(map[backend.Class]int)
+	var wrong []error
 	for _, item := range split(text, ";") {
 		left, right, _ := strings.Cut(item, "=")
 		class, err := parseClass(left)
 		if err != nil {
-			return nil, err
+			wrong = append(wrong, err)
+		} else if seen[class]++; seen[class] == 2 {
+			wrong = append(wrong, flawed(once, "the class %s is named twice", class))
 		}
 		backends := split(right, "|")
-		switch _, twice := m[class]; {
-		case len(backends) == 0:
-			return nil, flawed(mend, "%s names no backend", quoted(item))
-		case twice:
-			return nil, flawed("name it once", "the class %s is named twice", class)
+		if len(backends) == 0 {
+			wrong = append(wrong, flawed(mend, "%s names no backend", quoted(item)))
 		}
-		m[class] = backends
+		list = append(list, mapping{class, backends})
 	}
-	return m, nil
+	return list, errors.Join(wrong...)
 }
 
 func parseClass(name string) (backend.Class, error) {

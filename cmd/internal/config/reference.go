@@ -36,7 +36,7 @@ func preamble() []string {
 	return []string{
 		"The environment is the only configuration. A file .env in the working directory adds what the environment does not have.",
 		"Times are seconds (5.0) or Go durations (750ms, 168h). An empty variable counts as not set, but for WORKER_HTTP_ADDR.",
-		"`worker -check` prints what is in effect and everything that is wrong with it.",
+		"`worker -check` prints what is in effect and everything that is wrong with it: of each variable the first ten mistakes, and how many more there are.",
 	}
 }
 

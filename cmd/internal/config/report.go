@@ -19,6 +19,9 @@ type Finding struct {
 	// Detail are lines that follow, such as the place in a text; may be empty.
 	// What cannot be printed is a space in them, so that their columns agree.
 	Detail []string
+
+	// more is how many findings it stands for, when it is not one itself.
+	more int
 }
 
 // String is the finding on one line, and its details on lines of their own below,
@@ -71,6 +74,44 @@ func (r *Report) problem(variable, mend, wrong string, args ...any) {
 
 func (r *Report) warn(variable, mend, wrong string, args ...any) {
 	r.Warnings = append(r.Warnings, Finding{Variable: variable, Wrong: fmt.Sprintf(wrong, args...), Mend: mend})
+}
+
+// maxShown is how many findings of one kind are shown about one variable. A text
+// that got into the wrong variable may be wrong in every word.
+const maxShown = 10
+
+// tidy puts what is said about a variable together and bounds it.
+func (r *Report) tidy() { r.Problems, r.Warnings = grouped(r.Problems), grouped(r.Warnings) }
+
+// grouped is list with the findings about a variable together, where the first of
+// them is. Of those behind the first maxShown a last one tells the number.
+func grouped(list []Finding) []Finding {
+	about := make(map[string][]Finding)
+	var variables []string
+	for _, f := range list {
+		if about[f.Variable] == nil {
+			variables = append(variables, f.Variable)
+		}
+		about[f.Variable] = append(about[f.Variable], f)
+	}
+	var all []Finding
+	for _, name := range variables {
+		shown := about[name]
+		if more := len(shown) - maxShown; more > 0 {
+			shown = append(shown[:maxShown], Finding{Variable: name, Wrong: fmt.Sprintf("and %d more", more), more: more})
+		}
+		all = append(all, shown...)
+	}
+	return all
+}
+
+// total is how many findings list stands for.
+func total(list []Finding) int {
+	n := 0
+	for _, f := range list {
+		n += max(f.more, 1)
+	}
+	return n
 }
 
 // flaw is what is wrong with the text of a setting, and how to mend it.

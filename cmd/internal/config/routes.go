@@ -42,9 +42,12 @@ func readRoutes(r *reader, lists *listsSpec, backends []*backendEntry) []*routeE
 func (e *routeEntry) resolve(r *reader, backends []*backendEntry) {
 	s := &e.spec
 	chain := on(backends)
-	if s.Chain.given && s.Chain.err == nil {
+	if s.Chain.given {
 		before := len(r.report.Problems)
-		chain = pick(r, s.Chain.name, s.Chain.value, backends)
+		named := pick(r, s.Chain.name, s.Chain.value, backends)
+		if s.Chain.err == nil { // else what is left of it is not what was meant
+			chain = named
+		}
 		if len(chain) == 0 && len(on(backends)) > 0 && len(r.report.Problems) == before {
 			r.report.problem(s.Chain.name, "name a backend that is configured, or configure one of them", "no backend is left in the chain")
 		}
@@ -80,9 +83,9 @@ func (e *routeEntry) resolveMappings(r *reader, backends []*backendEntry) {
 	s, p, before := &e.spec, &e.route.Policy, len(r.report.Problems)
 	if s.ErrorMappings.given {
 		p.ErrorMappings = make(map[backend.Class][]string)
-		for _, class := range slices.Sorted(maps.Keys(s.ErrorMappings.value)) {
-			if names := pick(r, s.ErrorMappings.name, s.ErrorMappings.value[class], backends); len(names) > 0 {
-				p.ErrorMappings[class] = names
+		for _, m := range s.ErrorMappings.value {
+			if names := pick(r, s.ErrorMappings.name, m.backends, backends); len(names) > 0 {
+				p.ErrorMappings[m.class] = names
 			}
 		}
 	}
@@ -110,8 +113,13 @@ func (e *routeEntry) resolveWeights(r *reader, backends []*backendEntry) {
 		return
 	}
 	p.Weights = make(map[string]float64)
-	for _, name := range pick(r, s.Weights.name, slices.Sorted(maps.Keys(s.Weights.value)), backends) {
-		p.Weights[name] = s.Weights.value[name]
+	for _, w := range s.Weights.value {
+		for _, name := range pick(r, s.Weights.name, []string{w.backend}, backends) {
+			p.Weights[name] = w.weight
+		}
+	}
+	if s.Weights.err != nil {
+		return
 	}
 	models, weightless := 0, 0
 	for _, b := range backends {

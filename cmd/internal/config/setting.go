@@ -11,7 +11,8 @@ import (
 )
 
 // parser turns the text of a variable into a value. Its zero value is ready. The
-// error is a *flaw.
+// error is a *flaw, or several joined by [errors.Join] in the order of the text.
+// With it, a list may hold what can be checked further; it is not to be used.
 type parser[T any] interface {
 	parse(text string) (T, error)
 }
@@ -64,13 +65,24 @@ func (s *setting[T, P]) isGiven() bool { return s.given }
 // active reports whether the value is other than 0, false or nothing.
 func (s *setting[T, P]) active() bool { return !reflect.ValueOf(&s.value).Elem().IsZero() }
 
-// flaw is what is wrong with the text; nil when nothing is.
-func (s *setting[T, P]) flaw() *flaw {
-	var f *flaw
-	if s.err != nil && !errors.As(s.err, &f) {
-		f = &flaw{wrong: "cannot be read"}
+// flaws are what is wrong with the text; none when nothing is.
+func (s *setting[T, P]) flaws() []*flaw {
+	errs := []error{s.err}
+	if joined, ok := errors.AsType[interface {
+		error
+		Unwrap() []error
+	}](s.err); ok {
+		errs = joined.Unwrap()
 	}
-	return f
+	var list []*flaw
+	for _, err := range errs {
+		if f, ok := errors.AsType[*flaw](err); ok {
+			list = append(list, f)
+		} else if err != nil {
+			list = append(list, &flaw{wrong: "cannot be read"})
+		}
+	}
+	return list
 }
 
 // shown is the setting for people, empty when it is not set. Secrets are masked.
@@ -94,7 +106,7 @@ type variable interface {
 	label() string
 	isGiven() bool
 	active() bool
-	flaw() *flaw
+	flaws() []*flaw
 	shown() string
 }
 

@@ -96,7 +96,7 @@ func (r *Report) print(b *strings.Builder) {
 	for _, f := range r.Problems {
 		b.WriteString("problem: " + printable(f.line()) + f.below() + "\n")
 	}
-	fmt.Fprintf(b, "%s, %s\n", counted(len(r.Problems), "problem"), counted(len(r.Warnings), "warning"))
+	fmt.Fprintf(b, "%s, %s\n", counted(total(r.Problems), "problem"), counted(total(r.Warnings), "warning"))
 }
 
 func counted(n int, noun string) string {

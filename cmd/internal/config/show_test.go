@@ -27,7 +27,7 @@ func golden(t *testing.T, name string, got []byte) {
 
 func TestPrintShowsWhatIsInEffect(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"check-everything", "check-nothing", "check-wrong"} {
+	for _, name := range []string{"check-everything", "check-nothing", "check-wrong", "check-lists"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			text, err := os.ReadFile(filepath.Join("testdata", name+".env"))

@@ -22,9 +22,10 @@ func ForSubmit(env *Environment) *Submit {
 	var spec workerSpec
 	others := &Report{}
 	newReader(&Environment{vars: env.vars, process: env.process}, others).read("WORKER", "the worker", &spec)
-	if f := spec.SubjectPrefix.flaw(); f != nil {
+	for _, f := range spec.SubjectPrefix.flaws() {
 		s.Report.problem(spec.SubjectPrefix.name, f.mend, "%s", f.wrong)
 	}
 	s.Subjects = spec.SubjectPrefix.value
+	s.Report.tidy()
 	return s
 }

@@ -54,11 +54,16 @@ func ForWorker(env *Environment) *Worker {
 			w.Config.Backends = append(w.Config.Backends, b.config(w.Config.Concurrency, &breakers))
 		}
 	}
-	w.routes = readRoutes(r, &lists, w.backends)
+	known := w.backends
+	if lists.Backends.err != nil {
+		known = nil // a name that is none of them may be the one that is misspelt
+	}
+	w.routes = readRoutes(r, &lists, known)
 	for _, e := range w.routes {
 		w.Config.Routes = append(w.Config.Routes, e.route)
 	}
 	r.checkUnknown()
+	w.Report.tidy()
 	return w
 }
 
