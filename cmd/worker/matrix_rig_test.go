@@ -299,8 +299,13 @@ func (r *rig) messages(ctx context.Context, stream string) []soak.Message {
 	if s.CachedInfo().State.Msgs == 0 {
 		return nil
 	}
-	c, err := r.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{})
-	require.NoError(r.t, err)
+	var c jetstream.Consumer
+	r.await(stream+" can be read", func() bool {
+		try, cancel := context.WithTimeout(ctx, 5*time.Second) // a cluster that elects a leader forgets requests
+		defer cancel()
+		c, err = r.js.OrderedConsumer(try, stream, jetstream.OrderedConsumerConfig{})
+		return err == nil
+	})
 	it, err := c.Messages()
 	require.NoError(r.t, err)
 	defer it.Stop()
