@@ -243,8 +243,10 @@ func (b *bulk) next() {
 	b.waiting = slices.Delete(b.waiting, 0, n)
 	b.rounds++
 	b.began, b.on = time.Now(), b.connection()
-	for i := range b.parts {
+	for i := range b.parts { // all of them first: fail looks at each
 		b.parts[i] = part{left: -1}
+	}
+	for i := range b.parts {
 		if b.request(i) != nil {
 			b.fail()
 			return
@@ -304,31 +306,33 @@ func (b *bulk) expire() {
 		b.fail()
 		return
 	}
-	for i, round := 0, b.rounds; i < len(b.parts) && b.rounds == round; i++ { // it went with its connection: nothing is wrong
-		if !b.parts[i].ended {
-			b.end(i, errNotBulk)
-		}
-	}
+	b.close() // it went with its connection: nothing is wrong
+	b.next()
 }
 
-// fail ends the round under way, without the answers that are not whole, and goes on
-// without bulk reads until the next check. b.mu is held.
+// fail ends the round under way, and goes on without bulk reads until the next
+// check. b.mu is held.
 func (b *bulk) fail() {
 	b.usable = false
-	for i, p := range b.parts {
-		for _, q := range b.asked {
+	b.close()
+	for _, q := range b.waiting {
+		q.giveUp()
+	}
+	b.waiting = slices.Delete(b.waiting, 0, len(b.waiting))
+}
+
+// close ends the round under way. What is missing of a part that has not ended is not
+// known to be absent. b.mu is held.
+func (b *bulk) close() {
+	for _, q := range b.asked {
+		for i, p := range b.parts {
 			if !p.ended {
 				q.lack(i, errNotBulk)
 			}
 		}
-	}
-	for _, q := range b.asked {
 		q.done <- struct{}{}
 	}
-	for _, q := range b.waiting {
-		q.giveUp()
-	}
-	b.asked, b.waiting = slices.Delete(b.asked, 0, len(b.asked)), slices.Delete(b.waiting, 0, len(b.waiting))
+	b.asked = slices.Delete(b.asked, 0, len(b.asked))
 }
 
 // end ends the part i of the round: what is not found gets err, and nothing where
@@ -343,10 +347,7 @@ func (b *bulk) end(i int, err error) {
 			return
 		}
 	}
-	for _, q := range b.asked {
-		q.done <- struct{}{}
-	}
-	b.asked = slices.Delete(b.asked, 0, len(b.asked))
+	b.close()
 	b.next()
 }
 

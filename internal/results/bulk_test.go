@@ -363,6 +363,20 @@ func TestARoundOfALostConnectionIsReadOtherwise(t *testing.T) {
 	}
 }
 
+// The round before, which ended whole, says nothing of one that could not be sent.
+func TestARoundThatCannotBeSentHasNoAnswers(t *testing.T) {
+	t.Parallel()
+	b := batching(t)
+	u := b.store.many
+	before := u.ask(subjects("a"))
+	require.NoError(t, u.wait(t.Context(), before))
+	require.Equal(t, [bulkStreams]answer{}, before.answers)
+	b.store.nc.Close()
+	q := u.ask(subjects("b"))
+	require.NoError(t, u.wait(t.Context(), q))
+	require.Equal(t, [bulkStreams]answer{{err: errNotBulk}, {err: errNotBulk}}, q.answers)
+}
+
 // A check may find that the streams can be asked in bulk no more.
 func TestWhatWasAskedBeforeACheckIsNotSentAfterIt(t *testing.T) {
 	t.Parallel()
