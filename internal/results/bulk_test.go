@@ -436,12 +436,7 @@ func TestReadsGoToTheLeaderWhereBulkOnesCannotBe(t *testing.T) {
 	t.Run("the stream does not allow direct gets", func(t *testing.T) {
 		t.Parallel()
 		b := newBundle(t, natstest.Options{})
-		s, err := b.js.Stream(t.Context(), "LLM_RESULTS")
-		require.NoError(t, err)
-		cfg := s.CachedInfo().Config
-		cfg.AllowDirect = false
-		_, err = b.js.UpdateStream(t.Context(), cfg)
-		require.NoError(t, err)
+		b.change("LLM_RESULTS", func(cfg *jetstream.StreamConfig) { cfg.AllowDirect = false })
 		check(t, b, b.store, "stream LLM_RESULTS does not allow direct gets")
 	})
 	t.Run("the permissions do not", func(t *testing.T) {

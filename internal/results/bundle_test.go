@@ -58,6 +58,23 @@ func (b *bundle) open(conn ...nats.Option) *Store {
 	return s
 }
 
+// config is how a stream is set up.
+func (b *bundle) config(stream string) jetstream.StreamConfig {
+	b.t.Helper()
+	s, err := b.js.Stream(b.t.Context(), stream)
+	require.NoError(b.t, err)
+	return s.CachedInfo().Config
+}
+
+// change changes how a stream is set up.
+func (b *bundle) change(stream string, how func(*jetstream.StreamConfig)) {
+	b.t.Helper()
+	cfg := b.config(stream)
+	how(&cfg)
+	_, err := b.js.UpdateStream(b.t.Context(), cfg)
+	require.NoError(b.t, err)
+}
+
 // messages returns everything a stream holds.
 func (b *bundle) messages(stream string) []*jetstream.RawStreamMsg {
 	b.t.Helper()

@@ -213,15 +213,10 @@ func TestACommandThatIsCutOffLosesNothing(t *testing.T) {
 func TestAnUnfinishedRedriveIsFinishedBeyondTheDuplicateWindow(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t, natstest.Options{})
-	stream, err := b.js.Stream(t.Context(), "LLM_JOBS")
-	require.NoError(t, err)
-	cfg := stream.CachedInfo().Config
-	cfg.Duplicates = 100 * time.Millisecond
-	_, err = b.js.UpdateStream(t.Context(), cfg)
-	require.NoError(t, err)
+	b.change("LLM_JOBS", func(cfg *jetstream.StreamConfig) { cfg.Duplicates = 100 * time.Millisecond })
 
 	l := b.died("a", []byte(`{"prompt":"p"}`), 7)
-	_, err = b.js.Publish(t.Context(), "llm.jobs.default.a", []byte(`{"prompt":"p"}`), jetstream.WithMsgID(RedriveID(l)))
+	_, err := b.js.Publish(t.Context(), "llm.jobs.default.a", []byte(`{"prompt":"p"}`), jetstream.WithMsgID(RedriveID(l)))
 	require.NoError(t, err)
 	_, err = b.js.Publish(t.Context(), "llm.jobs.default.later", nil, jetstream.WithMsgID("later"))
 	require.NoError(t, err)

@@ -193,12 +193,7 @@ func TestAnEventThatCannotBeStoredIsCountedOnce(t *testing.T) {
 func TestAStreamThatRefusesIsAnError(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t, natstest.Options{})
-	s, err := b.js.Stream(t.Context(), "LLM_EVENTS")
-	require.NoError(t, err)
-	cfg := s.CachedInfo().Config
-	cfg.MaxMsgs, cfg.Discard = 1, jetstream.DiscardNew
-	_, err = b.js.UpdateStream(t.Context(), cfg)
-	require.NoError(t, err)
+	b.change("LLM_EVENTS", func(cfg *jetstream.StreamConfig) { cfg.MaxMsgs, cfg.Discard = 1, jetstream.DiscardNew })
 	o := b.outbox()
 	b.run(o)
 	require.NoError(t, o.EmitStored(t.Context(), "llm.events.default.a", event("1"), ""))
@@ -266,12 +261,7 @@ func TestTheOutboxSaysWhetherEventsAreStored(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t, natstest.Options{})
 	limit := func(bytes int64) {
-		s, err := b.js.Stream(t.Context(), "LLM_EVENTS")
-		require.NoError(t, err)
-		cfg := s.CachedInfo().Config
-		cfg.MaxBytes, cfg.Discard = bytes, jetstream.DiscardNew
-		_, err = b.js.UpdateStream(t.Context(), cfg)
-		require.NoError(t, err)
+		b.change("LLM_EVENTS", func(cfg *jetstream.StreamConfig) { cfg.MaxBytes, cfg.Discard = bytes, jetstream.DiscardNew })
 	}
 	o, err := NewOutbox(b.srv.Conn(t), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
@@ -308,9 +298,7 @@ func attempts(o *Outbox, n int) {
 func TestEventsOutliveAMomentWithoutAStream(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t, natstest.Options{})
-	s, err := b.js.Stream(t.Context(), "LLM_EVENTS")
-	require.NoError(t, err)
-	cfg := s.CachedInfo().Config
+	cfg := b.config("LLM_EVENTS")
 	o := b.outbox()
 	stop := b.run(o)
 	require.NoError(t, o.EmitStored(t.Context(), "llm.events.default.before", event("before"), ""))
@@ -319,7 +307,7 @@ func TestEventsOutliveAMomentWithoutAStream(t *testing.T) {
 	attempts(o, n)
 	require.Eventually(t, func() bool { return o.behind.Load() == 0 }, patience, time.Millisecond)
 	require.NoError(t, o.nc.Flush())
-	_, err = b.js.CreateStream(t.Context(), cfg)
+	_, err := b.js.CreateStream(t.Context(), cfg)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return o.asked.Load() == 0 }, patience, time.Millisecond)
 	stop()
@@ -342,12 +330,7 @@ func TestEventsWithoutAStreamAreCounted(t *testing.T) {
 func TestALongEventAsksForItself(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t, natstest.Options{})
-	s, err := b.js.Stream(t.Context(), "LLM_EVENTS")
-	require.NoError(t, err)
-	cfg := s.CachedInfo().Config
-	cfg.MaxMsgSize = outboxSmall
-	_, err = b.js.UpdateStream(t.Context(), cfg)
-	require.NoError(t, err)
+	b.change("LLM_EVENTS", func(cfg *jetstream.StreamConfig) { cfg.MaxMsgSize = outboxSmall })
 	o := b.outbox()
 	stop := b.run(o)
 	why := strings.Repeat("x", outboxSmall)
@@ -365,9 +348,7 @@ func TestALongEventAsksForItself(t *testing.T) {
 func TestTheOutboxOutlivesALongOutage(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t, natstest.Options{})
-	s, err := b.js.Stream(t.Context(), "LLM_EVENTS")
-	require.NoError(t, err)
-	cfg := s.CachedInfo().Config
+	cfg := b.config("LLM_EVENTS")
 	o := b.outbox()
 	b.run(o)
 	require.NoError(t, o.EmitStored(t.Context(), "llm.events.default.before", event("before"), ""))
@@ -379,7 +360,7 @@ func TestTheOutboxOutlivesALongOutage(t *testing.T) {
 	}
 	require.Eventually(t, func() bool { return o.Dropped() == n }, patience, time.Millisecond)
 	require.NotEmpty(t, o.Failing())
-	_, err = b.js.CreateStream(t.Context(), cfg)
+	_, err := b.js.CreateStream(t.Context(), cfg)
 	require.NoError(t, err)
 	require.NoError(t, o.EmitStored(t.Context(), "llm.events.default.after", event("after"), ""))
 	require.Empty(t, o.Failing())

@@ -183,15 +183,10 @@ func TestAResultThatDoesNotFitIsRefusedWithItsSize(t *testing.T) {
 func TestTheServersOwnLimitsEndACommit(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t, natstest.Options{MaxPayload: 4096})
-	s, err := b.js.Stream(t.Context(), "LLM_RESULTS")
-	require.NoError(t, err)
-	cfg := s.CachedInfo().Config
-	cfg.MaxMsgSize = 1000
-	_, err = b.js.UpdateStream(t.Context(), cfg)
-	require.NoError(t, err)
+	b.change("LLM_RESULTS", func(cfg *jetstream.StreamConfig) { cfg.MaxMsgSize = 1000 })
 	store := b.open()
 	r := result("a", 1000)
-	_, err = store.Commit(t.Context(), r, 7, 0)
+	_, err := store.Commit(t.Context(), r, 7, 0)
 	var tooBig *TooBigError
 	require.ErrorAs(t, err, &tooBig)
 	require.Equal(t, TooBigError{What: "message", Size: int64(len(r.Encode())), Limit: 1000}, *tooBig)
@@ -322,9 +317,7 @@ func TestAJobIsAcceptedWhenItIsQueuedOrHasAResult(t *testing.T) {
 func TestAMomentWithoutAStreamHoldsNothing(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t, natstest.Options{})
-	s, err := b.js.Stream(t.Context(), "LLM_RESULTS")
-	require.NoError(t, err)
-	cfg := s.CachedInfo().Config
+	cfg := b.config("LLM_RESULTS")
 	require.NoError(t, b.js.DeleteStream(t.Context(), "LLM_RESULTS"))
 	tried := b.watch("llm.results.>")
 	held := make(chan Blockage, 10)
@@ -336,7 +329,7 @@ func TestAMomentWithoutAStreamHoldsNothing(t *testing.T) {
 	}()
 	receive(t, tried)
 	require.Empty(t, held)
-	_, err = b.js.CreateStream(t.Context(), cfg)
+	_, err := b.js.CreateStream(t.Context(), cfg)
 	require.NoError(t, err)
 	require.NoError(t, receive(t, done))
 }
