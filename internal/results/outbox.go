@@ -230,25 +230,24 @@ func (o *Outbox) Run(ctx context.Context) {
 			_ = o.hear(g)
 		}
 	})
+	end, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(outboxDrain, cancel) })()
 	o.run(true)
-	for {
+	for ctx.Err() == nil {
 		select {
 		case l := <-o.queue:
-			o.take(ctx.Done(), l)
-			continue
+			o.take(end.Done(), l)
 		case <-ctx.Done():
 		}
-		break
 	}
 	o.run(false)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), outboxDrain)
-	defer cancel()
-	for len(o.queue) > 0 && ctx.Err() == nil {
-		o.take(ctx.Done(), <-o.queue)
+	for len(o.queue) > 0 && end.Err() == nil {
+		o.take(end.Done(), <-o.queue)
 	}
 	select {
 	case <-o.js.PublishAsyncComplete():
-	case <-ctx.Done():
+	case <-end.Done():
 		o.logger.WarnContext(ctx, "events were not all stored at the stop", "pending", o.js.PublishAsyncPending())
 		o.js.CleanupPublisher() // what has no answer yet fails; the rest ends with the connection
 	}

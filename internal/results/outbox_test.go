@@ -100,6 +100,21 @@ func TestAStopSendsWhatIsLeft(t *testing.T) {
 	require.Zero(t, o.Dropped())
 }
 
+// An event that Run has in hand when it is stopped counts as those behind it do.
+func TestAStopDropsNothingOfWhatIsSent(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 64 { // the stop and the event are seen in either order
+		o := b.outbox()
+		o.Emit("llm.events.default.a", job.NewEvent("w-1", job.EventCompleted, "1", time.UnixMilli(0), job.DeadLettered{}).Encoded(), "")
+		o.Run(ctx)
+		require.Zero(t, o.Dropped())
+	}
+	require.Len(t, b.messages("LLM_EVENTS"), 64)
+}
+
 func TestAStoredEventComesAfterThoseBeforeIt(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t, natstest.Options{})
