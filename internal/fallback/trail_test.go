@@ -190,6 +190,20 @@ func TestALongOutageDoesNotMakeTheTrailEndless(t *testing.T) {
 	})
 }
 
+// TestAnOutageDoesNotLengthenThePauses is a lone job that is the probe every ten
+// seconds: what it waits for is the breaker, and no backoff that grows with the probes.
+func TestAnOutageDoesNotLengthenThePauses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const probes = 30
+		down := fails(backend.Connection, 0).opening(10 * second)
+		st := newStage(t, shape{backends: chain(guarded("a", append(times(probes, down), answers(0))...))})
+		out, waits := st.run(t.Context(), time.Time{})
+		require.Equal(t, "a", end(out))
+		require.Equal(t, slices.Repeat([]string{"10s"}, probes), waits)
+	})
+}
+
 // TestManyAttemptsAreCountedOverManyHandBacks pins that the cap of the trail
 // does not lift the cap on calls.
 func TestManyAttemptsAreCountedOverManyHandBacks(t *testing.T) {
