@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
@@ -139,11 +138,11 @@ func TestAnInterruptedBatchGoesOnWhereItWas(t *testing.T) {
 	for range 7 {
 		b.finish(b.take("default"), job.Succeeded)
 	}
-	require.Eventually(t, func() bool { return strings.Count(read(t, out+".partial"), "\n") == 7 }, patience, 1e6)
+	eventually(t, func() bool { return strings.Count(read(t, out+".partial"), "\n") == 7 })
 	first.interrupt()
 	require.Equal(t, exitInterrupted, first.wait())
-	require.Equal(t, "submit: batch b: 7 of 20 lines done, 13 still queued or running, 0 not queued. The same command goes on from there (-id b)\n"+
-		"The results so far are in "+out+".partial.\n", first.err.String())
+	require.True(t, strings.HasSuffix(first.err.String(), "submit: batch b: 7 of 20 lines done, 13 still queued or running, 0 not queued. The same command goes on from there (-id b)\n"+
+		"The results so far are in "+out+".partial.\n"), first.err) // on a slow machine it was told before that no worker is there
 	require.NoFileExists(t, out)
 
 	for range 3 { // while nobody listens
@@ -244,12 +243,9 @@ func TestABatchSurvivesARestartOfTheServer(t *testing.T) {
 	b := newBench(t)
 	in, out := b.file("in.jsonl", rows(300)), filepath.Join(t.TempDir(), "out.jsonl")
 	c := b.command("").start("batch", in, "-o", out, "-window", "4")
-	require.Eventually(t, func() bool { return b.queued() > 20 }, patience, 1e6)
+	eventually(t, func() bool { return b.queued() > 20 })
 	b.srv.Restart(t)
-	require.Eventually(t, func() bool {
-		stream, err := b.js.Stream(t.Context(), b.subjects.JobsStream())
-		return err == nil && stream.CachedInfo().State.Msgs == 300
-	}, patience, 1e7)
+	b.awaitQueued(300)
 	b.serve("default", always(job.Succeeded))
 	require.Equal(t, exitOK, c.wait(), c.err)
 	requireRows(t, read(t, out), 300)
@@ -276,10 +272,10 @@ func TestJobsThatSomebodyTookOutOfTheQueueAreMissedAndToldOf(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, stream.Purge(t.Context()))
 	nc := <-conns
-	require.Eventually(t, func() bool { // every return to the server makes it look
+	eventually(t, func() bool { // every return to the server makes it look
 		nc.Opts.ReconnectedCB(nc)
 		return len(c.code) > 0
-	}, patience, 10*time.Millisecond)
+	})
 	require.Equal(t, exitFailed, c.wait())
 	require.Contains(t, c.err.String(), "submit: batch b: 2 lines went out of the queue without a result: ")
 	require.NoFileExists(t, out)

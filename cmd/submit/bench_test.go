@@ -195,18 +195,33 @@ func (b *bench) publish(queueName, id, payload string, headers ...string) {
 	require.NoError(b.t, err)
 }
 
-// queued is how many jobs are queued or running.
-func (b *bench) queued() int {
-	b.t.Helper()
-	stream, err := b.js.Stream(b.t.Context(), b.subjects.JobsStream())
-	require.NoError(b.t, err)
-	return int(stream.CachedInfo().State.Msgs)
+// messages is how many messages a stream holds; -1 while the server does not say.
+func (b *bench) messages(stream string) int {
+	s, err := b.js.Stream(b.t.Context(), stream)
+	if err != nil {
+		return -1
+	}
+	return int(s.CachedInfo().State.Msgs)
 }
+
+// queued is how many jobs are queued or running; -1 while the server does not say.
+func (b *bench) queued() int { return b.messages(b.subjects.JobsStream()) }
 
 // awaitQueued blocks until so many jobs are queued or running.
 func (b *bench) awaitQueued(n int) {
 	b.t.Helper()
-	require.Eventually(b.t, func() bool { return b.queued() == n }, patience, 5*time.Millisecond)
+	eventually(b.t, func() bool { return b.queued() == n })
+}
+
+// eventually blocks until cond holds. Unlike require.Eventually it asks in the
+// goroutine of the test, which cond may fail.
+func eventually(tb testing.TB, cond func() bool) {
+	tb.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); !cond(); <-tick.C {
+		require.True(tb, time.Now().Before(end), "it did not come to that")
+	}
 }
 
 // limit gives the jobs stream room for n jobs; -1 is no limit.

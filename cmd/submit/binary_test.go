@@ -3,14 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/stretchr/testify/require"
@@ -78,10 +76,7 @@ func TestTheExitCodeTellsWhatHappened(t *testing.T) {
 
 func TestAnUnreachableServerIsOneLineAndExitCodeThree(t *testing.T) {
 	t.Parallel()
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address := listener.Addr().String()
-	require.NoError(t, listener.Close())
+	const address = "127.0.0.1:1" // nobody listens there, nor ever gets that port by chance
 	for _, args := range [][]string{
 		{"Hi"}, {"result", "x"}, {"dead", "ls"}, {"dead", "redrive", "-all"}, {"watch"},
 	} {
@@ -162,7 +157,7 @@ func TestASignalEndsTheCommandAndNotTheJob(t *testing.T) {
 		} {
 			require.NoError(t, p.Process.Signal(sig))
 			require.Equal(t, exitInterrupted, p.code(t))
-			require.True(t, strings.HasPrefix(p.err.String(), want), p.err)
+			require.Contains(t, p.err.String(), want) // on a slow machine it was told before that no worker is there
 		}
 		require.Equal(t, 4, b.queued())
 	}
@@ -180,9 +175,9 @@ func TestAClosedPipeEndsTheCommand(t *testing.T) {
 	require.NoError(t, r.Close())
 	done := make(chan error, 1)
 	go func() { done <- p.Wait() }()
-	require.Eventually(t, func() bool {
-		b.emit("default", "x", job.EventReceived, job.Received{})
+	eventually(t, func() bool {
+		_ = b.tryEmit("default", "x", job.EventReceived, job.Received{}) // the next one will do
 		return len(done) > 0
-	}, patience, 10*time.Millisecond)
+	})
 	require.Error(t, <-done)
 }

@@ -162,7 +162,7 @@ func (col *collector) lookFor(k key) (awaited, bool) {
 }
 
 // next blocks until one of the awaited jobs has ended and returns how. The error
-// is the cause of ctx.
+// is the cause of ctx; results that had come by then are returned first.
 func (col *collector) next(ctx context.Context) (outcome, error) {
 	o, err := col.one(ctx)
 	if err != nil {
@@ -209,9 +209,20 @@ func (col *collector) one(ctx context.Context) (outcome, error) {
 				col.quiet = nil
 			}
 		case <-ctx.Done():
-			return outcome{}, context.Cause(ctx)
+			return col.latest(ctx)
 		}
 	}
+}
+
+// latest is the last word of a wait that has ended: a result that has come
+// already, or else why it has ended.
+func (col *collector) latest(ctx context.Context) (outcome, error) {
+	for range len(col.in) { // and not what comes meanwhile, which may never end
+		if o, ok := col.message(<-col.in); ok {
+			return o, nil
+		}
+	}
+	return outcome{}, context.Cause(ctx)
 }
 
 // message reads what a subscription brought. Messages that are no results, or

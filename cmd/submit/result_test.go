@@ -161,6 +161,35 @@ func TestACollectorTakesNoFailureOfAnEarlierLifeForThisOne(t *testing.T) {
 	require.Equal(t, job.Succeeded, out.result.Status)
 }
 
+// TestAResultThatIsThereAtTheEndOfAWaitIsTaken asks often: chance has it whether
+// the result or the end is seen.
+func TestAResultThatIsThereAtTheEndOfAWaitIsTaken(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	_, c, done, err := b.command("").connect(t.Context())
+	require.NoError(t, err)
+	defer done()
+	late := &tooLongError{time.Second}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(late)
+	k := key{"default", "x"}
+	foreign := &nats.Msg{Subject: b.subjects.Done("default", "other")}
+	result := &nats.Msg{Subject: b.subjects.Done(k.queue, k.id), Data: (&taken{queue: k.queue, id: k.id}).result(job.Succeeded).Encode()}
+	for range 64 {
+		col, err := c.collect(t.Context())
+		require.NoError(t, err)
+		col.expect(k, 0)
+		col.in <- foreign
+		col.in <- result
+		out, err := col.next(ctx)
+		require.NoError(t, err)
+		require.Equal(t, k, out.key)
+		require.Zero(t, col.left())
+		_, err = col.next(ctx)
+		require.Equal(t, late, err)
+	}
+}
+
 func FuzzAnAnswerIsReadWithoutPanic(f *testing.F) {
 	f.Add([]byte(`{"choices":[{"message":{"content":"Hi","tool_calls":[]},"delta":{"content":null}}]}`))
 	f.Add([]byte(`{"choices":[{"message":{"content":[{}]}}]}`))

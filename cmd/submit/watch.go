@@ -186,6 +186,8 @@ func (w *watcher) look(ctx context.Context) (end bool, err error) {
 	switch {
 	case away != nil:
 		return false, nil // the watch goes on when the server is back
+	case len(w.in) > 0:
+		return false, nil // no event was dropped: they come late, maybe the last one too
 	case s.final && s.unreadable == nil && s.seq == 0:
 		w.app.note("submit: job %s has ended; its last events are not stored any more, or were dropped", w.key.id)
 		class := ""

@@ -3,8 +3,8 @@ package main
 import (
 	"strings"
 	"testing"
-	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
 	"understudy/internal/job"
@@ -15,8 +15,13 @@ import (
 // emit stores an event as a worker does.
 func (b *bench) emit(queueName, id string, kind job.EventType, data any) {
 	b.t.Helper()
+	require.NoError(b.t, b.tryEmit(queueName, id, kind, data))
+}
+
+// tryEmit is emit while the server may be away, or it does not matter.
+func (b *bench) tryEmit(queueName, id string, kind job.EventType, data any) error {
 	_, err := b.js.Publish(b.t.Context(), b.subjects.Event(queueName, id), job.NewEvent("w-1", kind, id, noon(), data).Encode())
-	require.NoError(b.t, err)
+	return err
 }
 
 // bodies are the lines of a watch without their times.
@@ -46,7 +51,7 @@ func TestWatchingAJobShowsItsWholeStoryAndItsEnd(t *testing.T) {
 	require.Equal(t, []string{
 		"x taken by w-1", "x attempt 1 vllm: called", "x attempt 1 vllm: answered in 20 ms", "x succeeded in 30 ms, 1 attempt, vllm",
 	}, bodies(c.out.String()))
-	require.Empty(t, c.err.String())
+	require.Empty(t, strings.TrimPrefix(c.err.String(), "submit: job x is queued\n")) // on a slow machine
 }
 
 func TestWatchingAJobThatHasEndedTellsHow(t *testing.T) {
@@ -113,6 +118,30 @@ func TestAWatchEndsAlsoWhenTheLastEventWasDropped(t *testing.T) {
 	require.Equal(t, "submit: job x is queued\nsubmit: job x has ended; its last events are not stored any more, or were dropped\nsubmit: job x failed: timeout\n", c.err.String())
 }
 
+// TestEventsThatComeLateWereNotDropped pins that a job which has ended is watched
+// to its last event when there was no time to look at those that came.
+func TestEventsThatComeLateWereNotDropped(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.publish("default", "x", `{"prompt":"p"}`)
+	b.finish(b.take("default"), job.Succeeded)
+	cmd := b.command("")
+	ctx, c, done, err := cmd.connect(t.Context())
+	require.NoError(t, err)
+	defer done()
+	w := &watcher{app: cmd.app, c: c, key: key{"default", "x"}, one: true, in: make(chan jetstream.Msg, 1)}
+	w.in <- nil
+	end, err := w.look(ctx)
+	require.NoError(t, err)
+	require.False(t, end)
+	require.Empty(t, cmd.err.String())
+	<-w.in
+	end, err = w.look(ctx)
+	require.NoError(t, err)
+	require.True(t, end)
+	require.Equal(t, "submit: job x has ended; its last events are not stored any more, or were dropped\n", cmd.err.String())
+}
+
 func TestWatchingAJobThatIsNotThereYetWaitsForIt(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -134,10 +163,10 @@ func TestWatchingAllShowsWhatHappensFromNowOn(t *testing.T) {
 	low := b.command("").start("watch", "-queue", "low", "-json")
 	// A watch says nothing when it has begun; so events come until they are seen.
 	beat := func(c *command, queueName string) {
-		require.Eventually(t, func() bool {
-			b.emit(queueName, "beat", job.EventReceived, job.Received{})
+		eventually(t, func() bool {
+			_ = b.tryEmit(queueName, "beat", job.EventReceived, job.Received{}) // the next one will do
 			return strings.Contains(c.out.String(), "beat")
-		}, patience, 1e7)
+		})
 	}
 	beat(everything, "default")
 	beat(low, "low")
@@ -169,11 +198,9 @@ func TestAWatchSurvivesARestartOfTheServer(t *testing.T) {
 	c := b.command("").start("watch", "x")
 	c.out.await(t, "x taken by w-1\n")
 	b.srv.Restart(t)
-	require.Eventually(t, func() bool {
-		_, err := b.js.Publish(t.Context(), b.subjects.Event("default", "x"),
-			job.NewEvent("w-1", job.EventAttemptStarted, "x", noon(), job.Attempt{N: 1, Backend: "vllm"}).Encode())
-		return err == nil
-	}, patience, 10*time.Millisecond)
+	eventually(t, func() bool {
+		return b.tryEmit("default", "x", job.EventAttemptStarted, job.Attempt{N: 1, Backend: "vllm"}) == nil
+	})
 	c.out.await(t, "x attempt 1 vllm: called\n")
 	require.Equal(t, 1, strings.Count(c.out.String(), "taken by"))
 	b.emit("default", "x", job.EventCompleted, job.Completed{Status: job.Cancelled})

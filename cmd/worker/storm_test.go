@@ -70,26 +70,33 @@ func (s *storm) publish(n int) {
 
 func id(n int) string { return fmt.Sprintf("storm.%06d", n) }
 
-// state is the state of a stream, zero while there is none.
+// state is the state of a stream; zero while there is none, or it cannot be read.
 func (s *storm) state(stream string) jetstream.StreamState {
 	st, err := s.js.Stream(s.t.Context(), stream)
 	if err != nil {
 		return jetstream.StreamState{}
 	}
-	info, err := st.Info(s.t.Context())
-	require.NoError(s.t, err)
-	return info.State
+	return st.CachedInfo().State
 }
 
+// await blocks until cond holds. It asks in the goroutine of the test.
 func (s *storm) await(what string, cond func() bool) {
 	s.t.Helper()
-	require.Eventually(s.t, cond, patience, 20*time.Millisecond, what)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); !cond(); <-tick.C {
+		require.True(s.t, time.Now().Before(end), what)
+	}
 }
 
-// results waits until there are n results.
-func (s *storm) results(n int) {
+// results waits until there are n results, and returns the state of their stream.
+func (s *storm) results(n int) (state jetstream.StreamState) {
 	s.t.Helper()
-	s.await(fmt.Sprintf("%d results", n), func() bool { return s.state("LLM_RESULTS").Msgs >= uint64(n) })
+	s.await(fmt.Sprintf("%d results", n), func() bool {
+		state = s.state("LLM_RESULTS")
+		return state.Msgs >= uint64(n)
+	})
+	return state
 }
 
 // check compares the streams with the provider's call log: nothing lost, nothing
@@ -97,8 +104,11 @@ func (s *storm) results(n int) {
 func (s *storm) check(n int) (unknown int) {
 	s.t.Helper()
 	s.results(n)
-	s.await("the queue is empty", func() bool { return s.state("LLM_JOBS").Msgs == 0 })
-	results := s.state("LLM_RESULTS")
+	s.await("the queue is empty", func() bool {
+		jobs := s.state("LLM_JOBS")
+		return jobs.LastSeq >= uint64(n) && jobs.Msgs == 0
+	})
+	results := s.results(n)
 	require.EqualValues(s.t, n, results.Msgs, "results")
 	require.EqualValues(s.t, n, results.LastSeq, "no job had a second result")
 

@@ -69,6 +69,48 @@ func TestWhatTheLosersOfARaceCostIsKept(t *testing.T) {
 	})
 }
 
+// sluggish is a backend whose gate holds up the goroutine of the job from 1.5 s to
+// 5 s, as a machine does that is too busy, and is shut until then.
+type sluggish struct {
+	*counted
+	began time.Time
+}
+
+// Ready implements backend.Gate.
+func (s sluggish) Ready() time.Duration {
+	switch past := time.Since(s.began); {
+	case past >= 5*second:
+		return 0
+	case past >= 1500*ms:
+		time.Sleep(5*second - past)
+	}
+	return minute
+}
+
+// TestAnAnswerThatIsThereNeedsNoHedge runs often: where the tick was due as well,
+// chance might have it that nobody looked.
+func TestAnAnswerThatIsThereNeedsNoHedge(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for range 64 {
+			late := sluggish{&counted{name: "c", do: func() *backend.Error { t.Error("it was paid for nothing"); return nil }}, time.Now()}
+			a, b := model("a", answers(3*second)), model("b", fails(backend.ServerError, 500*ms))
+			a.stage, b.stage = &stage{t: t, races: true, began: time.Now()}, &stage{t: t, races: true, began: time.Now()}
+			policy := fallback.DefaultPolicy()
+			racing(second, 0)(&policy)
+			e, err := fallback.New(fallback.Config{
+				Backends: chain(a, b, late), Routes: []fallback.Route{{Name: fallback.DefaultRoute, Policy: policy}},
+			})
+			require.NoError(t, err)
+			plan, err := e.Plan(&job.Job{})
+			require.NoError(t, err)
+			out := e.Run(t.Context(), fallback.Task{Plan: plan, Observer: nobody{}})
+			require.Equal(t, []string{"a succeeded", "b server_error fallback"}, lines(out.Trail))
+			require.Equal(t, 5*second, time.Since(late.began), "the tick of 2 s and the answer of 3 s came at once")
+		}
+	})
+}
+
 // TestALoserLearnsThatItLost pins the cause, by which breakers know that a
 // cancelled call says nothing about a backend.
 func TestALoserLearnsThatItLost(t *testing.T) {

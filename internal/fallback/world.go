@@ -25,7 +25,9 @@ type world interface {
 type race interface {
 	// start makes a call.
 	start(c *call, make func())
-	// wait waits for the end of a call, or returns nil at the tick.
+	// wait waits for the end of a call, or returns nil at the tick. An end that is
+	// there goes before the tick, which is then lost: a failure starts the next call
+	// by itself, and after an answer none is wanted.
 	wait() *call
 	// reset sets the next tick.
 	reset(pause time.Duration)
@@ -86,7 +88,12 @@ func (a *actualRace) start(c *call, attempt func()) {
 func (a *actualRace) wait() *call {
 	select {
 	case <-a.timer.C:
-		return nil
+		select {
+		case c := <-a.ends:
+			return c
+		default:
+			return nil
+		}
 	case c := <-a.ends:
 		return c
 	}

@@ -90,6 +90,8 @@ func (l *Limiter) await(ctx context.Context, w *waiter) bool {
 		case <-w.wake:
 		case <-ticks:
 		case <-ctx.Done():
+		}
+		if ctx.Err() != nil { // also where its turn came at the same moment
 			if timer != nil {
 				timer.Stop()
 			}

@@ -67,14 +67,23 @@ func (t *task) admit(ctx context.Context) bool {
 		return true
 	default:
 	}
+	if !t.w.unblocks(ctx, t.w.store.Unblocked()) {
+		t.drop(ctx, 0)
+		return false
+	}
+	t.taken = time.Now() // its time budget has not run meanwhile
+	return true
+}
+
+// unblocks waits until free is closed, and reports whether a job that waited for
+// that may begin: not when the worker is stopping, though both came at once.
+func (w *Worker) unblocks(ctx context.Context, free <-chan struct{}) bool {
 	select {
-	case <-t.w.store.Unblocked():
-		t.taken = time.Now() // its time budget has not run meanwhile
-		return true
-	case <-t.w.stopping:
+	case <-free:
+		return !w.isStopping()
+	case <-w.stopping:
 	case <-ctx.Done():
 	}
-	t.drop(ctx, 0)
 	return false
 }
 

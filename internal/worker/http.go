@@ -23,7 +23,8 @@ const (
 	askTimeout = 2 * time.Second
 )
 
-// serveHTTP serves metrics and health on l until ctx is done.
+// serveHTTP serves metrics and health on l until ctx is done and requests that
+// had come by then are answered, which is given closeTimeout.
 func (w *Worker) serveHTTP(ctx context.Context, l net.Listener) {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(w.reg, promhttp.HandlerOpts{Registry: w.reg}))
@@ -33,14 +34,19 @@ func (w *Worker) serveHTTP(ctx context.Context, l net.Listener) {
 		Handler: mux, ReadHeaderTimeout: closeTimeout, ReadTimeout: closeTimeout,
 		WriteTimeout: 2 * pullSilence, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 	}
+	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
 		if err := shutdownHTTP(ctx, srv); err != nil {
 			w.logger.WarnContext(ctx, "HTTP did not stop in time", "err", err)
+			_ = srv.Close() // nothing more can be done for those who still wait
 		}
 	})
-	defer stop()
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		w.logger.ErrorContext(ctx, "HTTP stopped", "err", err)
+	}
+	if !stop() { // Serve returns when a stop begins; those who are being answered are waited for
+		<-done
 	}
 }
 
