@@ -31,7 +31,7 @@ func benchStore(b *testing.B) (*Store, *Outbox) {
 	s, err := Open(b.Context(), nc, js, subjects)
 	require.NoError(b, err)
 	require.NoError(b, s.BatchReads(b.Context()))
-	o, err := NewOutbox(nc, slog.New(slog.DiscardHandler))
+	o, err := NewOutbox(nc, nil, slog.New(slog.DiscardHandler))
 	require.NoError(b, err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(b.Context()))
 	ended := make(chan struct{})

@@ -39,6 +39,8 @@ const (
 	outboxFresh = time.Second
 	// outboxStall is how often a stop is looked for while the window is full.
 	outboxStall = 200 * time.Millisecond
+	// outboxAhead bounds the wait for an event that is to leave ahead of something.
+	outboxAhead = time.Second
 	// outboxDrain bounds the wait for the last events at a stop.
 	outboxDrain = 3 * time.Second
 )
@@ -64,6 +66,7 @@ var (
 // itself, as does [Outbox.EmitStored].
 type Outbox struct {
 	nc      *nats.Conn
+	writes  *Writes // of nc; nil where the server is in this process
 	js      jetstream.JetStream
 	queue   chan letter
 	dropped atomic.Uint64
@@ -74,6 +77,7 @@ type Outbox struct {
 	heard   atomic.Int64 // unix nanoseconds of the last good word
 	behind  atomic.Int64 // events that are in queue, or taken from it and not sent yet
 	asked   atomic.Int64 // words of the stream that are waited for
+	owing   atomic.Int64 // unix nanoseconds of when the first of them was asked for
 
 	mu      sync.Mutex  // guards unasked, and is held while an event is sent
 	running atomic.Bool // between the begin of Run and its stop; changes while mu is held
@@ -96,14 +100,16 @@ type letter struct {
 	subject string
 	copyTo  string
 	data    []byte
-	follows bool         // another event of its job follows
-	stored  chan<- error // told when the stream has it; nil for nobody
+	follows bool            // another event of its job follows
+	sent    chan<- struct{} // closed when it was handed to the connection; nil for nobody
+	stored  chan<- error    // told when the stream has it; nil for nobody
 }
 
-// NewOutbox returns an Outbox over nc; nothing is sent until [Outbox.Run].
-func NewOutbox(nc *nats.Conn, logger *slog.Logger) (*Outbox, error) {
+// NewOutbox returns an Outbox over nc, which writes sees; it is nil where the server is
+// in this process. Nothing is sent until [Outbox.Run].
+func NewOutbox(nc *nats.Conn, writes *Writes, logger *slog.Logger) (*Outbox, error) {
 	o := &Outbox{
-		nc: nc, queue: make(chan letter, outboxSize), groups: make(chan group, outboxPending), closed: make(chan struct{}), logger: logger,
+		nc: nc, writes: writes, queue: make(chan letter, outboxSize), groups: make(chan group, outboxPending), closed: make(chan struct{}), logger: logger,
 	}
 	js, err := jetstream.New(nc,
 		jetstream.WithPublishAsyncMaxPending(outboxPending),
@@ -124,6 +130,58 @@ func (o *Outbox) Emit(subject string, e job.EncodedEvent, copyTo string) {
 	if e.Type == job.EventBreakerChanged || !o.direct(l) { // a breaker's listener may not wait at all
 		_ = o.put(l) // counted
 	}
+}
+
+// EmitAhead is [Outbox.Emit] for an event that has to outlive this process though it
+// dies in the next moment: it returns when the event is written to the connection, or,
+// where the server is in this process, stored. While the stream or the connection is in
+// trouble, or after a second, it returns all the same: an event holds no job up.
+func (o *Outbox) EmitAhead(ctx context.Context, subject string, e job.EncodedEvent, copyTo string) {
+	l := letter{subject: subject, copyTo: copyTo, data: e.Text, follows: follows(e.Type)}
+	if o.writes == nil && o.failing.Load() == nil {
+		stored := make(chan error, 1)
+		l.stored = stored
+		if o.put(l) == nil {
+			await(ctx, o.closed, stored)
+		}
+		return
+	}
+	if !o.direct(l) {
+		sent := make(chan struct{})
+		l.sent = sent
+		if o.put(l) != nil || o.stalled() {
+			return
+		}
+		await(ctx, o.closed, sent)
+	}
+	if o.writes != nil {
+		o.writes.wait(o.nc, outboxAhead)
+	}
+}
+
+// await waits for done or closed, for at most outboxAhead and while ctx is not done.
+func await[T any](ctx context.Context, closed <-chan struct{}, done <-chan T) {
+	timer := time.NewTimer(outboxAhead)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-closed:
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// ask counts one more word of the stream that is waited for.
+func (o *Outbox) ask() {
+	if o.asked.Add(1) == 1 {
+		o.owing.Store(time.Now().UnixNano())
+	}
+}
+
+// stalled reports whether the stream owes a word for some time and has not said a good
+// one since.
+func (o *Outbox) stalled() bool {
+	return o.asked.Load() > 0 && time.Since(time.Unix(0, max(o.heard.Load(), o.owing.Load()))) > outboxFresh
 }
 
 // direct sends l on the caller's goroutine, where that cannot take long: then it
@@ -165,15 +223,17 @@ func (o *Outbox) EmitStored(ctx context.Context, subject string, e job.EncodedEv
 	case err := <-stored:
 		return err
 	case <-ctx.Done():
-		return context.Cause(ctx)
 	case <-o.closed:
 	}
 	select {
-	case err := <-stored:
+	case err := <-stored: // at the same moment
 		return err
 	default:
-		return ErrOutboxClosed
 	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return ErrOutboxClosed
 }
 
 // Dropped counts the events that were lost.
@@ -219,161 +279,5 @@ func (o *Outbox) put(l letter) error {
 		o.behind.Add(-1)
 		o.dropped.Add(1)
 		return ErrOutboxFull
-	}
-}
-
-// Run sends what is emitted until ctx is done, then what is left, and returns
-// when the stream has answered for all of it or a few seconds have passed.
-func (o *Outbox) Run(ctx context.Context) {
-	o.waiting.Go(func() { // ends when groups is closed, below; a word comes within outboxAckTimeout, which the publisher enforces
-		for g := range o.groups {
-			_ = o.hear(g)
-		}
-	})
-	end, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(outboxDrain, cancel) })()
-	o.run(true)
-	for ctx.Err() == nil {
-		select {
-		case l := <-o.queue:
-			o.take(end.Done(), l)
-		case <-ctx.Done():
-		}
-	}
-	o.run(false)
-	for len(o.queue) > 0 && end.Err() == nil {
-		o.take(end.Done(), <-o.queue)
-	}
-	select {
-	case <-o.js.PublishAsyncComplete():
-	case <-end.Done():
-		o.logger.WarnContext(ctx, "events were not all stored at the stop", "pending", o.js.PublishAsyncPending())
-		o.js.CleanupPublisher() // what has no answer yet fails; the rest ends with the connection
-	}
-	close(o.groups)
-	o.waiting.Wait()
-	if (o.Failing() != "" || !o.nc.IsConnected()) && len(o.unasked) > 0 { // of jobs that were broken off
-		o.lost(len(o.unasked), ErrOutboxClosed)
-	}
-	close(o.closed)
-	for len(o.queue) > 0 { // too late for these
-		<-o.queue
-		o.dropped.Add(1)
-	}
-}
-
-// run says whether events may be sent other than by Run.
-func (o *Outbox) run(running bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.running.Store(running)
-}
-
-// take sends an event from the queue.
-func (o *Outbox) take(stop <-chan struct{}, l letter) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.send(stop, l)
-	o.behind.Add(-1)
-}
-
-// send publishes one event. While the stream is slow it blocks, at a stop no
-// longer than until stop: the queue behind it is what takes a burst. o.mu is held.
-func (o *Outbox) send(stop <-chan struct{}, l letter) {
-	if l.copyTo != "" {
-		if err := o.nc.Publish(l.copyTo, l.data); err != nil {
-			o.logger.Warn("event could not be copied", "err", err)
-		}
-	}
-	later := l.follows || len(o.queue) > 0 || o.asked.Load() > 0
-	if later && l.stored == nil && len(l.data) <= outboxSmall && len(o.unasked)+1 < outboxGroup { // one that comes later asks
-		if err := o.nc.Publish(l.subject, l.data); err != nil {
-			o.lost(1, err)
-			return
-		}
-		o.unasked = append(o.unasked, l)
-		return
-	}
-	g := group{letters: append(o.unasked, l), sent: time.Now()}
-	o.unasked = nil
-	o.asked.Add(1)
-	var err error
-	if g.word, err = o.publish(stop, &nats.Msg{Subject: l.subject, Data: l.data}); err != nil {
-		o.asked.Add(-1)
-		o.lost(len(g.letters), err)
-		if l.stored != nil {
-			l.stored <- err
-		}
-		return
-	}
-	if l.stored == nil {
-		select {
-		case o.groups <- g:
-		case <-stop:
-			o.asked.Add(-1)
-			o.lost(len(g.letters), ErrOutboxClosed) // sent, but nobody will know
-		}
-		return
-	}
-	o.waiting.Go(func() { l.stored <- o.hear(g) }) // ends within outboxAckTimeout; Run waits for it
-}
-
-// hear waits for the stream's word on a group.
-func (o *Outbox) hear(g group) error {
-	defer o.asked.Add(-1)
-	for tries := 1; ; tries++ {
-		select {
-		case <-g.word.Ok():
-			o.heard.Store(time.Now().UnixNano())
-			o.kept()
-			return nil
-		case err := <-g.word.Err():
-			if tries > outboxAgain || !errors.Is(err, jetstream.ErrNoStreamResponse) || !o.again(&g) {
-				o.lost(len(g.letters), err)
-				return err
-			}
-		}
-	}
-}
-
-// again sends a group again for which nobody answered, and reports whether it could.
-// Those of its events that were stored all the same are stored twice, with the same
-// id. In an outage only the first group waits for its end: the others would pile up
-// behind it. It must not wait for mu, whose holder may wait for a group to be heard.
-func (o *Outbox) again(g *group) bool {
-	if o.failing.Load() != nil || !o.running.Load() { // a stop fails what has no answer, but not what is sent after
-		return false
-	}
-	if o.heard.Load() < g.sent.UnixNano() { // else the stream is back already
-		<-time.After(outboxPause)
-	}
-	g.sent = time.Now()
-	last := len(g.letters) - 1
-	for _, l := range g.letters[:last] {
-		if o.nc.Publish(l.subject, l.data) != nil {
-			return false
-		}
-	}
-	word, err := o.js.PublishMsgAsync(&nats.Msg{Subject: g.letters[last].subject, Data: g.letters[last].data},
-		jetstream.WithRetryAttempts(0), jetstream.WithStallWait(outboxStall))
-	g.word = word
-	return err == nil
-}
-
-// publish publishes msg. While the window of unanswered events is full it waits
-// for room, up to outboxAckTimeout, when the oldest must have been answered, or
-// until stop.
-func (o *Outbox) publish(stop <-chan struct{}, msg *nats.Msg) (jetstream.PubAckFuture, error) {
-	for end := time.Now().Add(outboxAckTimeout); ; {
-		future, err := o.js.PublishMsgAsync(msg, jetstream.WithRetryAttempts(0), jetstream.WithStallWait(outboxStall))
-		if !errors.Is(err, jetstream.ErrTooManyStalledMsgs) || time.Now().After(end) {
-			return future, err
-		}
-		select {
-		case <-stop:
-			return nil, err
-		default:
-		}
 	}
 }

@@ -21,7 +21,7 @@ import (
 // outbox returns an Outbox over a connection of its own.
 func (b *bundle) outbox() *Outbox {
 	b.t.Helper()
-	o, err := NewOutbox(b.srv.Conn(b.t), slog.New(slog.DiscardHandler))
+	o, err := NewOutbox(b.srv.Conn(b.t), nil, slog.New(slog.DiscardHandler))
 	require.NoError(b.t, err)
 	return o
 }
@@ -278,7 +278,7 @@ func TestTheOutboxSaysWhetherEventsAreStored(t *testing.T) {
 	limit := func(bytes int64) {
 		b.change("LLM_EVENTS", func(cfg *jetstream.StreamConfig) { cfg.MaxBytes, cfg.Discard = bytes, jetstream.DiscardNew })
 	}
-	o, err := NewOutbox(b.srv.Conn(t), slog.New(slog.DiscardHandler))
+	o, err := NewOutbox(b.srv.Conn(t), nil, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	gone := make(chan struct{})
@@ -326,7 +326,9 @@ func TestEventsOutliveAMomentWithoutAStream(t *testing.T) {
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return o.asked.Load() == 0 }, patience, time.Millisecond)
 	stop()
-	require.Len(t, b.texts(), n-int(o.Dropped())) // 500 ms may be too short on a busy machine: then it is counted
+	// 500 ms may be too short on a busy machine: then it is counted. A stream that is made
+	// between the events of a group has only the last of them.
+	require.InDelta(t, n-int(o.Dropped()), len(b.texts()), outboxGroup-1)
 }
 
 func TestEventsWithoutAStreamAreCounted(t *testing.T) {
@@ -338,7 +340,7 @@ func TestEventsWithoutAStreamAreCounted(t *testing.T) {
 	require.NoError(t, b.js.DeleteStream(t.Context(), "LLM_EVENTS"))
 	attempts(o, 10*outboxGroup)
 	require.Eventually(t, func() bool { return o.Dropped() == 10*outboxGroup }, patience, time.Millisecond)
-	require.Zero(t, o.asked.Load())
+	require.Eventually(t, func() bool { return o.asked.Load() == 0 }, patience, time.Millisecond)
 }
 
 // What a stream refuses for its size says nothing of the others.

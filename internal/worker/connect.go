@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"understudy/internal/queue"
+	"understudy/internal/results"
 )
 
 // The numbers of the connection. The defaults of the client give up after two
@@ -63,7 +64,8 @@ func (w *Worker) connect(embedded *server.Server) error {
 	if embedded != nil {
 		w.nc, err = nats.Connect("", append(opts, nats.InProcessServer(embedded))...)
 	} else {
-		w.nc, err = w.cfg.Connect(opts...)
+		w.written = new(results.Writes)
+		w.nc, err = w.cfg.Connect(append(opts, w.written.Option())...)
 	}
 	if err != nil {
 		return fmt.Errorf("connect to NATS: %w", err)

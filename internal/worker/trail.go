@@ -23,7 +23,8 @@ func (o observer) Started(a job.Attempt) {
 		o.t.unmade = a.N
 		return
 	}
-	o.t.emit(o.t.report(job.EventAttemptStarted).Attempt(&a))
+	// A call that nobody would know of, did this process die in it, is one too many.
+	o.t.w.outbox.EmitAhead(o.t.calling, o.t.events, o.t.report(job.EventAttemptStarted).Attempt(&a), o.t.eventsTo())
 }
 
 // Ended implements fallback.Observer.

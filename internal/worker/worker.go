@@ -54,14 +54,15 @@ type Worker struct {
 	metrics  *metrics
 
 	// Set by Run, before anything that uses them starts.
-	nc     *nats.Conn
-	js     jetstream.JetStream
-	layout queue.Layout
-	source *queue.Source
-	store  *results.Store
-	outbox *results.Outbox
-	hard   context.Context //nolint:containedctx // ends when settling must end; see settling
-	lost   chan error      // the connection was closed for good
+	nc      *nats.Conn
+	written *results.Writes // sees nc's writes; nil where the server is in this process
+	js      jetstream.JetStream
+	layout  queue.Layout
+	source  *queue.Source
+	store   *results.Store
+	outbox  *results.Outbox
+	hard    context.Context //nolint:containedctx // ends when settling must end; see settling
+	lost    chan error      // the connection was closed for good
 
 	held     map[results.Kind]int // jobs that cannot be stored, see blocked; guarded by the store
 	stopping <-chan struct{}      // closed when no more jobs are to be taken
@@ -237,7 +238,7 @@ func (w *Worker) open(ctx context.Context) error {
 			w.logger.ErrorContext(ctx, "what is too big for a message will fail: the object stores cannot be made (WORKER_MAX_PAYLOAD=0 turns them off)", "err", err)
 		}
 	}
-	if w.outbox, err = results.NewOutbox(w.nc, w.logger); err != nil {
+	if w.outbox, err = results.NewOutbox(w.nc, w.written, w.logger); err != nil {
 		return err
 	}
 	w.source, err = queue.NewSource(queue.SourceConfig{
