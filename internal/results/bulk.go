@@ -28,9 +28,12 @@ const (
 	bulkBytes = 8 << 20
 	// bulkTimeout bounds the wait for the answer to one request.
 	bulkTimeout = 2 * time.Second
-	// bulkProbe bounds the first one, which a server that is not asked for it in
-	// its permissions never answers.
-	bulkProbe = time.Second
+	// bulkProbe bounds the first one, which a server never answers whose permissions
+	// forbid it.
+	bulkProbe = 3 * time.Second
+	// bulkProbes is how many probes on one connection may have no answer before that is
+	// taken for want of permission: a busy server leaves one or two without.
+	bulkProbes = 3
 	// bulkCheck is how often it is looked at whether the streams can be asked in bulk.
 	bulkCheck = time.Minute
 )
@@ -51,11 +54,13 @@ type bulk struct {
 	js      jetstream.JetStream
 	streams [bulkStreams]string // their names
 	inbox   string              // of the answers: then the stream's place, then the round's number
-	// silent is the number of the connection, from 1, on which no probe had an answer,
-	// and heard that of the last one on which one had.
-	silent, heard atomic.Uint64
+	// probeWait and roundWait are bulkProbe and bulkTimeout.
+	probeWait, roundWait time.Duration
+	// heard is the number of the last connection, from 1, on which a probe had an answer.
+	heard atomic.Uint64
 
 	mu      sync.Mutex // guards the rest
+	silent  silence
 	usable  bool
 	waiting []*question
 	rounds  uint64
@@ -93,68 +98,11 @@ type answer struct {
 // newBulk returns a bulk over streams, and why it cannot be used for now. It costs a
 // subscription, which ends with nc.
 func newBulk(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, streams [bulkStreams]string) (*bulk, error) {
-	b := &bulk{nc: nc, js: js, streams: streams, inbox: nc.NewInbox()}
+	b := &bulk{nc: nc, js: js, streams: streams, inbox: nc.NewInbox(), probeWait: bulkProbe, roundWait: bulkTimeout}
 	if _, err := nc.Subscribe(b.inbox+".*.*", b.receive); err != nil {
 		return nil, fmt.Errorf("subscribe for reads of streams %v: %w", streams, err)
 	}
 	return b, b.check(ctx)
-}
-
-// check looks at the streams, and asks them something where that may be. It returns
-// why they cannot be asked in bulk.
-func (b *bulk) check(ctx context.Context) error {
-	if b.silent.Load() == b.connection() { // it would only be refused again
-		return errNotBulk
-	}
-	var err error
-	for _, name := range b.streams {
-		if err = b.try(ctx, name); err != nil {
-			break
-		}
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.usable = err == nil
-	return err
-}
-
-// connection is the number of the connection, from 1.
-func (b *bulk) connection() uint64 { return b.nc.Stats().Reconnects + 1 }
-
-// try asks one stream something where that may be.
-func (b *bulk) try(ctx context.Context, name string) error {
-	connection := b.connection()
-	stream, err := b.js.Stream(ctx, name)
-	if err != nil {
-		return fmt.Errorf("open stream %s: %w", name, err)
-	}
-	switch info := stream.CachedInfo(); {
-	case !info.Config.AllowDirect:
-		return fmt.Errorf("stream %s does not allow direct gets", name)
-	case info.Config.Replicas > 1, len(info.Alternates) > 0, // alternates are mirrors, which answer too
-		info.Cluster != nil && len(info.Cluster.Replicas) > 0: // it is being moved
-		return fmt.Errorf("stream %s has more than one copy", name)
-	}
-	probe, cancel := context.WithTimeout(ctx, bulkProbe)
-	defer cancel()
-	body, err := bulkRequest([]string{name}) // is nobody's subject
-	if err != nil {
-		return err
-	}
-	msg, err := b.nc.RequestWithContext(probe, directGet+name, body)
-	if err != nil {
-		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && b.heard.Load() != connection { // else it may be better next time
-			b.silent.Store(connection)
-		}
-		return fmt.Errorf("a direct get of stream %s has no answer, maybe for want of permission: %w", name, err)
-	}
-	b.heard.Store(connection)
-	switch {
-	case msg.Header.Get("Status") != "404": // 408: a server before 2.11
-		return fmt.Errorf("the server cannot answer for many subjects at once: %s %s", msg.Header.Get("Status"), msg.Header.Get("Description"))
-	default:
-		return nil
-	}
 }
 
 // directGet is the API's subject for direct gets of a stream, up to its name.
@@ -215,6 +163,11 @@ func (b *bulk) wait(ctx context.Context, q *question) error {
 	case <-q.done:
 		return nil
 	case <-ctx.Done():
+	}
+	select {
+	case <-q.done: // at the same moment
+		return nil
+	default:
 		return context.Cause(ctx)
 	}
 }
@@ -282,9 +235,9 @@ func (b *bulk) watch() {
 	case b.watched:
 		return
 	case b.timeout == nil:
-		b.timeout = time.AfterFunc(bulkTimeout, b.expire)
+		b.timeout = time.AfterFunc(b.roundWait, b.expire)
 	default:
-		b.timeout.Reset(bulkTimeout)
+		b.timeout.Reset(b.roundWait)
 	}
 	b.watched = true
 }
@@ -297,7 +250,7 @@ func (b *bulk) expire() {
 	if len(b.asked) == 0 {
 		return
 	}
-	if left := bulkTimeout - time.Since(b.began); left > 0 { // it began while the timer was running
+	if left := b.roundWait - time.Since(b.began); left > 0 { // it began while the timer was running
 		b.timeout.Reset(left)
 		b.watched = true
 		return

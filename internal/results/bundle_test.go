@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -95,6 +97,27 @@ func (b *bundle) messages(stream string) []*jetstream.RawStreamMsg {
 	}
 	require.Len(b.t, all, int(s.CachedInfo().State.Msgs))
 	return all
+}
+
+// names are the objects of a bucket.
+func (b *bundle) names(bucket string) []string {
+	b.t.Helper()
+	names := []string{}
+	stream, err := b.js.Stream(b.t.Context(), bucketStream(bucket))
+	if err != nil {
+		require.ErrorIs(b.t, err, jetstream.ErrStreamNotFound)
+		return names
+	}
+	subjects, err := subjectsBelow(b.t.Context(), stream, metas(bucket))
+	require.NoError(b.t, err)
+	for _, subject := range slices.Sorted(maps.Keys(subjects)) {
+		o, err := readEntry(b.t.Context(), stream, bucket, subject)
+		require.NoError(b.t, err)
+		if o != nil && !o.Deleted {
+			names = append(names, o.Name)
+		}
+	}
+	return names
 }
 
 // watch returns what is published to subject.

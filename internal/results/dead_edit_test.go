@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
 	"understudy/internal/job"
@@ -36,23 +35,10 @@ func (b *bundle) letter(id string) *Letter {
 	return found[0]
 }
 
-// objects are the names of all objects.
+// objects are the names of all payloads of dead letters that were put aside.
 func (b *bundle) objects() []string {
 	b.t.Helper()
-	names := []string{}
-	bucket, err := b.js.ObjectStore(b.t.Context(), "LLM_DEAD_PAYLOADS")
-	if err != nil {
-		require.ErrorIs(b.t, err, jetstream.ErrBucketNotFound)
-		return names
-	}
-	list, err := bucket.List(b.t.Context())
-	if err != nil {
-		require.ErrorIs(b.t, err, jetstream.ErrNoObjectsFound)
-	}
-	for _, o := range list {
-		names = append(names, o.Name)
-	}
-	return names
+	return b.names("LLM_DEAD_PAYLOADS")
 }
 
 func (b *bundle) payloads(l *Letter) (now, original string) {

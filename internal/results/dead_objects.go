@@ -1,10 +1,12 @@
 package results
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -22,23 +24,29 @@ type Orphan struct {
 }
 
 // Orphans lists the objects stored before a moment that belong to no dead letter
-// and to no queued job, oldest first. A moment in the past keeps out what is
-// being put aside right now, for a letter that is still to come.
+// and to no queued job, oldest first. One whose deletion was cut off is among them,
+// with 0 bytes. A moment in the past keeps out what is being put aside right now, for
+// a letter that is still to come.
 func (s *Store) Orphans(ctx context.Context, before time.Time) ([]Orphan, error) {
-	bucket, err := s.js.ObjectStore(ctx, s.asideBucket())
-	if errors.Is(err, jetstream.ErrBucketNotFound) {
+	bucket := s.asideBucket()
+	stream, err := s.js.Stream(ctx, bucketStream(bucket))
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", s.asideBucket(), err)
+		return nil, fmt.Errorf("open %s: %w", bucket, err)
 	}
-	objects, err := bucket.List(ctx)
-	if err != nil && !errors.Is(err, jetstream.ErrNoObjectsFound) {
-		return nil, fmt.Errorf("list %s: %w", s.asideBucket(), err)
+	objects, err := subjectsBelow(ctx, stream, metas(bucket))
+	if err != nil {
+		return nil, err
 	}
 	var found []Orphan
-	for _, o := range objects {
-		if !o.ModTime.Before(before) {
+	for subject := range objects {
+		o, err := readEntry(ctx, stream, bucket, subject)
+		if err != nil && !errors.Is(err, errForeign) {
+			return nil, err
+		}
+		if o == nil || !o.ModTime.Before(before) { // also gone meanwhile, or not ours
 			continue
 		}
 		needed, err := s.needed(ctx, o.Name)
@@ -49,7 +57,9 @@ func (s *Store) Orphans(ctx context.Context, before time.Time) ([]Orphan, error)
 			found = append(found, Orphan{Name: o.Name, Bytes: o.Size, Time: o.ModTime})
 		}
 	}
-	slices.SortStableFunc(found, func(a, b Orphan) int { return a.Time.Compare(b.Time) })
+	slices.SortFunc(found, func(a, b Orphan) int {
+		return cmp.Or(a.Time.Compare(b.Time), strings.Compare(a.Name, b.Name))
+	})
 	return found, nil
 }
 

@@ -86,11 +86,7 @@ func TestADeadLetterKeepsThePayloadByteForByte(t *testing.T) {
 		}
 	}
 	require.Len(t, b.messages("LLM_DEAD"), 15)
-	bucket, err := b.js.ObjectStore(t.Context(), "LLM_DEAD_PAYLOADS")
-	require.NoError(t, err)
-	objects, err := bucket.List(t.Context())
-	require.NoError(t, err)
-	require.Len(t, objects, 3)
+	require.Len(t, b.objects(), 3)
 }
 
 func TestBuriedKnowsTheLifeOfTheJob(t *testing.T) {

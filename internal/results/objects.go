@@ -3,10 +3,10 @@ package results
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"time"
 
@@ -25,11 +25,11 @@ const (
 	// slowest is how many bytes a second an object moves at least, before it is
 	// given up: 1 MiB.
 	slowest = 1 << 20
-	// objectTries is how often an object is tried while the server answers
-	// otherwise: a bucket that may not be used does not become usable by waiting.
+	// objectTries is how often an object is tried that is refused while the server
+	// answers otherwise: a bucket that may not be used does not become usable by waiting.
 	objectTries = 3
 	// silentTries is how many timeouts of one try an object store may be silent while
-	// the server answers otherwise, before an answer is given up: 60 s.
+	// the server answers otherwise, before an object is given up: 60 s.
 	silentTries = 12
 	// answersSlack is how much longer an answer is kept than its result, which is
 	// stored after it.
@@ -144,23 +144,14 @@ func (s *Store) drop(ctx context.Context, bucketName, name string) error {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", bucketName, err)
 	}
-	subject := metaSubject(bucketName, name)
-	mark, err := last(ctx, stream, subject)
+	mark, err := readEntry(ctx, stream, bucketName, metaSubject(bucketName, name))
 	if mark == nil || err != nil {
 		return err
 	}
-	var info jetstream.ObjectInfo
-	if err := json.Unmarshal(mark.Data, &info); err != nil {
-		return fmt.Errorf("read what is left of object %s: %w", name, err)
-	}
-	if !info.Deleted {
+	if !mark.Deleted {
 		return nil // there is a new one
 	}
-	// Not what came after the mark: that is a new one.
-	if err := stream.Purge(ctx, jetstream.WithPurgeSubject(subject), jetstream.WithPurgeSequence(mark.Sequence+1)); err != nil {
-		return fmt.Errorf("delete object %s: %w", name, err)
-	}
-	return nil
+	return purgeMark(ctx, stream, bucketName, mark)
 }
 
 // bucketStream is the stream below an object store.
@@ -183,19 +174,18 @@ func (s *Store) held(ctx context.Context, bucketName, name string) (bool, error)
 	if err != nil {
 		return false, err
 	}
-	msg, err := last(ctx, stream, metaSubject(bucketName, name))
-	if msg == nil || err != nil {
-		return false, err
-	}
-	var info jetstream.ObjectInfo
-	if json.Unmarshal(msg.Data, &info) != nil || info.Deleted {
+	o, err := readEntry(ctx, stream, bucketName, metaSubject(bucketName, name))
+	if errors.Is(err, errForeign) || err == nil && (o == nil || o.Deleted) {
 		return false, nil
 	}
-	there, err := stream.Info(ctx, jetstream.WithSubjectFilter(chunks(bucketName)+info.NUID))
+	if err != nil {
+		return false, err
+	}
+	there, err := stream.Info(ctx, jetstream.WithSubjectFilter(chunks(bucketName)+o.NUID))
 	if err != nil {
 		return false, fmt.Errorf("count the chunks of %s: %w", name, err)
 	}
-	return there.State.Subjects[chunks(bucketName)+info.NUID] == uint64(info.Chunks), nil
+	return there.State.Subjects[chunks(bucketName)+o.NUID] == uint64(o.Chunks), nil
 }
 
 // answers reports whether the server answers other questions.
@@ -211,40 +201,70 @@ func full(err error) bool { return errors.Is(Refusal(err), ErrQueueFull) }
 
 // PutAnswer stores the body of a result of the job message jobSeq that does not
 // fit a message, and has the result refer to it. It tries until it is stored or
-// ctx is done; where the object store cannot be used though the server answers,
-// it gives up after a few refusals, or a minute without an answer. The name is of this call alone: workers that race
-// do not overwrite each other's answers.
+// ctx is done; where the object store cannot be used though the server answers, it gives
+// up after a few refusals, or a minute without an answer. The name is of this call
+// alone: workers that race do not overwrite each other's answers.
 func (s *Store) PutAnswer(ctx context.Context, queue, id string, jobSeq uint64, body []byte) (name string, err error) {
 	name = uniqueName(asideName(s.subjects.Result(queue, id), jobSeq))
 	trial := s.blocked.trial(KindAnswers)
 	defer trial.over()
-	tries := 0
-	var silent time.Time // since when the object store does not answer though the server does
+	var against doubt
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		err := s.tryPut(ctx, s.subjects.AnswersBucket(), name, body)
 		if err == nil {
 			return name, nil
 		}
-		var api *jetstream.APIError
+		hopeless := errors.Is(err, jetstream.ErrBucketNotFound)
 		switch {
+		case hopeless:
 		case full(err) || !s.answers(ctx):
 			trial.failed(err)
-			silent = time.Time{}
-		case errors.As(err, &api), s.forbidden(s.subjects.AnswersBucket()):
-			tries++
-			silent = time.Time{}
-		case silent.IsZero():
-			silent = time.Now()
-		case time.Since(silent) >= silentTries*s.tryTimeout:
-			tries = objectTries
+			against.silent = time.Time{}
+		default:
+			hopeless = s.hopeless(&against, s.subjects.AnswersBucket(), err)
 		}
-		if tries >= objectTries || errors.Is(err, jetstream.ErrBucketNotFound) {
+		if hopeless {
 			return "", fmt.Errorf("store an answer of %d bytes in %s: %w", len(body), s.subjects.AnswersBucket(), err)
 		}
 		if !sleep(ctx, pause) {
 			return "", fmt.Errorf("store an answer of %d bytes: %w (last answer: %w)", len(body), context.Cause(ctx), err)
 		}
 	}
+}
+
+// doubt is what speaks for giving up an object store that cannot be used though the
+// server answers otherwise.
+type doubt struct {
+	refused int       // tries
+	silent  time.Time // since when it has not answered; zero when it has
+}
+
+// hopeless notes that a try ended with err, and reports whether it was one too many. A
+// bucket between two leaders is silent, or says 503; that passes.
+func (s *Store) hopeless(d *doubt, bucketName string, err error) bool {
+	switch {
+	case refuses(err) || s.forbidden(bucketName):
+		d.refused++
+		d.silent = time.Time{}
+	case d.silent.IsZero():
+		d.silent = time.Now()
+	default:
+		return time.Since(d.silent) >= silentTries*s.tryTimeout
+	}
+	return d.refused >= objectTries
+}
+
+// refuses reports whether err is an object store's word, which will be the same next time.
+func refuses(err error) bool {
+	var api *jetstream.APIError
+	var older *nats.APIError // of the consumers that objects are read with
+	switch {
+	case errors.As(err, &api):
+		return api.Code != http.StatusServiceUnavailable
+	case errors.As(err, &older):
+		return older.Code != http.StatusServiceUnavailable
+	}
+	return errors.Is(err, jetstream.ErrBadObjectMeta)
 }
 
 // forbidden reports whether the last thing the server said to be forbidden is about a

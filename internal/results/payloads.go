@@ -77,8 +77,10 @@ func (e *PayloadError) Unwrap() error { return e.Err }
 // LoadPayload reads the payload of a job from the object name, which must be the
 // job's subject, or that and "@" and anything. A payload of more than limit bytes
 // is not read. An object that is missing is looked for again for a moment: a
-// replica may lag behind. The error is a *[PayloadError] when the payload cannot
-// be had, and any other when the server does not answer.
+// replica may lag behind. Where the object store cannot be used though the server
+// answers, it is given up after a few refusals, or a minute without an answer. The
+// error is a *[PayloadError] when the payload cannot be had, and any other when the
+// server does not answer.
 func (s *Store) LoadPayload(ctx context.Context, queue, id, name string, limit int64) ([]byte, error) {
 	bucket := s.subjects.PayloadsBucket()
 	switch own := s.subjects.Job(queue, id); {
@@ -87,7 +89,7 @@ func (s *Store) LoadPayload(ctx context.Context, queue, id, name string, limit i
 	case asideSubject(name) != own || len(name) > job.MaxSubject:
 		return nil, &PayloadError{Reason: fmt.Sprintf("the object must be called %s, or that with %s and more behind it", own, asideMark)}
 	}
-	tries := 0
+	var against doubt
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		payload, err := s.get(ctx, bucket, name, limit)
 		var tooBig *TooBigError
@@ -111,10 +113,8 @@ func (s *Store) LoadPayload(ctx context.Context, queue, id, name string, limit i
 			return nil, &PayloadError{Reason: fmt.Sprintf("the object %s of %s cannot be read", name, bucket), Err: err}
 		case !s.answers(ctx):
 			return nil, fmt.Errorf("read the object %s of %s: %w", name, bucket, err)
-		default:
-			if tries++; tries >= objectTries {
-				return nil, &PayloadError{Reason: fmt.Sprintf("the object %s of %s cannot be read", name, bucket), Err: err}
-			}
+		case s.hopeless(&against, bucket, err):
+			return nil, &PayloadError{Reason: fmt.Sprintf("the object %s of %s cannot be read", name, bucket), Err: err}
 		}
 		if !sleep(ctx, pause) {
 			return nil, context.Cause(ctx)

@@ -59,13 +59,17 @@ type Store struct {
 	many *bulk // reads for many jobs; nil without, see BatchReads
 
 	tryTimeout time.Duration // of one try to store
+	page       int           // how many subjects the server names in one answer
 	blocked    *blockages
 	reading    *semaphore.Weighted // bytes of objects on their way
 }
 
 // Open returns a Store over one connection, whose streams must exist.
 func Open(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, subjects job.Subjects) (*Store, error) {
-	s := &Store{nc: nc, js: js, subjects: subjects, tryTimeout: tryTimeout, blocked: newBlockages(), reading: semaphore.NewWeighted(readWindow)}
+	s := &Store{
+		nc: nc, js: js, subjects: subjects, tryTimeout: tryTimeout, page: subjectsPage,
+		blocked: newBlockages(), reading: semaphore.NewWeighted(readWindow),
+	}
 	for name, handle := range map[string]*jetstream.Stream{
 		subjects.ResultsStream(): &s.results,
 		subjects.EventsStream():  &s.events,

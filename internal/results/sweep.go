@@ -77,56 +77,77 @@ func metaSubject(bucket, name string) string {
 }
 
 // SweepPayloads deletes the payloads stored before a moment to which no job in its
-// queue and no dead letter refers, and what was left of those that were never
-// stored whole. It returns how many. A moment in the past spares those whose job is
-// yet to be published.
+// queue and no dead letter refers, and what is left of those that were never stored
+// or deleted whole. It returns how many. A moment in the past spares those whose job
+// is yet to be published.
 func (s *Store) SweepPayloads(ctx context.Context, before time.Time) (int, error) {
 	name := s.subjects.PayloadsBucket()
-	bucket, err := s.js.ObjectStore(ctx, name)
-	if errors.Is(err, jetstream.ErrBucketNotFound) {
+	stream, err := OpenAtLeader(ctx, s.js, bucketStream(name))
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return 0, nil
 	}
-	if err != nil {
-		return 0, fmt.Errorf("open %s: %w", name, err)
-	}
-	stream, err := OpenAtLeader(ctx, s.js, bucketStream(name))
 	if err != nil {
 		return 0, err
 	}
 	// The chunks first: an object that is stored meanwhile is then known below.
-	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(chunks(name)+">"))
-	if err != nil {
-		return 0, fmt.Errorf("list the chunks of %s: %w", name, err)
-	}
-	objects, err := bucket.List(ctx, jetstream.ListObjectsShowDeleted())
-	if err != nil && !errors.Is(err, jetstream.ErrNoObjectsFound) {
-		return 0, fmt.Errorf("list %s: %w", name, err)
-	}
-	complete, err := s.listed(ctx, stream, objects)
+	parts, err := subjectsBelow(ctx, stream, chunks(name))
 	if err != nil {
 		return 0, err
 	}
-	swept := 0
-	for _, o := range objects {
-		delete(info.State.Subjects, chunks(name)+o.NUID)
-		if o.Deleted || !o.ModTime.Before(before) {
-			continue
-		}
-		if needed, err := s.payloadNeeded(ctx, o.Name); err != nil {
-			return swept, err
-		} else if needed {
-			continue
-		}
-		if err := s.DropPayload(ctx, o.Name); err != nil {
-			return swept, err
-		}
-		swept++
+	objects, err := subjectsBelow(ctx, stream, metas(name))
+	if err != nil {
+		return 0, err
 	}
-	if !complete { // the chunks of an object that is missing in the list look like a part
+	// The chunks of an object that is missing in the list would look like a part.
+	complete := len(objects) < s.page
+	swept := 0
+	for subject := range objects {
+		o, err := readEntry(ctx, stream, name, subject)
+		switch {
+		case errors.Is(err, errForeign):
+			complete = false
+			continue
+		case err != nil:
+			return swept, err
+		case o == nil: // gone meanwhile
+			continue
+		}
+		delete(parts, chunks(name)+o.NUID)
+		gone, err := s.sweepObject(ctx, stream, o, before)
+		if err != nil {
+			return swept, err
+		}
+		swept += gone
+	}
+	if !complete {
 		return swept, nil
 	}
-	parts, err := s.sweepParts(ctx, stream, slices.Collect(maps.Keys(info.State.Subjects)), before)
-	return swept + parts, err
+	more, err := s.sweepParts(ctx, stream, slices.Collect(maps.Keys(parts)), before)
+	return swept + more, err
+}
+
+// sweepObject deletes a payload to which nothing refers, or what is left of one whose
+// deletion was cut off. It returns how many.
+func (s *Store) sweepObject(ctx context.Context, stream jetstream.Stream, o *entry, before time.Time) (int, error) {
+	if !o.ModTime.Before(before) {
+		return 0, nil
+	}
+	if o.Deleted {
+		if _, _, ok := s.ownPayload(o.Name); !ok {
+			return 0, nil
+		}
+		if err := finishDeletion(ctx, stream, s.subjects.PayloadsBucket(), o); err != nil {
+			return 0, err
+		}
+		return 1, nil
+	}
+	if needed, err := s.payloadNeeded(ctx, o.Name); needed || err != nil {
+		return 0, err
+	}
+	if err := s.DropPayload(ctx, o.Name); err != nil {
+		return 0, err
+	}
+	return 1, nil
 }
 
 // sweepParts deletes the chunks of objects that were never stored whole.
@@ -143,20 +164,6 @@ func (s *Store) sweepParts(ctx context.Context, stream jetstream.Stream, subject
 		swept += gone
 	}
 	return swept, nil
-}
-
-// listed reports whether objects, with the marks of deletions, are all that the
-// stream's leader knows. The client lists from any replica.
-func (s *Store) listed(ctx context.Context, stream jetstream.Stream, objects []*jetstream.ObjectInfo) (bool, error) {
-	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(metas(s.subjects.PayloadsBucket())+">"))
-	if err != nil {
-		return false, fmt.Errorf("count the objects of %s: %w", s.subjects.PayloadsBucket(), err)
-	}
-	names := make(map[string]bool, len(objects))
-	for _, o := range objects {
-		names[o.Name] = true
-	}
-	return len(names) == len(info.State.Subjects), nil
 }
 
 // sweepPart deletes the chunks of an object that was never stored whole.
