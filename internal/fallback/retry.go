@@ -76,11 +76,11 @@ func (r *run) retryIn(now time.Time) (time.Duration, bool) {
 }
 
 // turn is how often position i was called already, for the length of its backoff:
-// the calls in a row when a retry is due, otherwise the rounds. Calls that an outage
-// gave, see relieve, do not count: the breakers pace those.
+// the calls in a row when a retry is due, otherwise the rounds, but no more than a job has
+// attempts: those that an outage gives beyond, see relieve, the breakers pace.
 func (r *run) turn(i int) int {
 	if r.retry == i {
 		return r.streak
 	}
-	return min(r.sit.Chain[i].Rounds, max(r.task.Plan.MaxAttempts()-1, 1))
+	return min(r.sit.Chain[i].Rounds, r.task.Plan.MaxAttempts())
 }
