@@ -19,7 +19,7 @@ import (
 )
 
 // patience bounds every wait of a test.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // bundle is an installation to be looked at.
 type bundle struct {
@@ -101,9 +101,29 @@ func (b *bundle) now() time.Time { return time.Now().Add(b.later) }
 // examine returns every finding.
 func (b *bundle) examine(opts ...nats.Option) []Finding {
 	b.t.Helper()
-	findings, err := Examine(b.t.Context(), Config{Conn: b.srv.Conn(b.t, opts...), Layout: b.layout, Pause: 10 * time.Millisecond, Now: b.now})
+	findings, err := b.tryExamine(opts...)
 	require.NoError(b.t, err)
 	return findings
+}
+
+// tryExamine is examine where it may fail.
+func (b *bundle) tryExamine(opts ...nats.Option) ([]Finding, error) {
+	b.t.Helper()
+	return Examine(b.t.Context(), Config{Conn: b.srv.Conn(b.t, opts...), Layout: b.layout, Pause: 10 * time.Millisecond, Now: b.now})
+}
+
+// until examines again and again until the findings are as wanted.
+func (b *bundle) until(why string, wanted func([]Finding) bool) {
+	b.t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); ; <-tick.C {
+		findings, err := b.tryExamine()
+		if err == nil && wanted(findings) {
+			return
+		}
+		require.True(b.t, time.Now().Before(end), "never: %s: %v: %+v", why, err, bad(findings))
+	}
 }
 
 // bad are the findings above a note.

@@ -1,8 +1,8 @@
 package doctor
 
 import (
+	"slices"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -23,18 +23,12 @@ func TestAClusterIsJudgedByItsCopies(t *testing.T) {
 	require.NoError(t, err)
 	b.ensure("default", "low")
 	b.worker("w-1", nil)
-	require.Eventually(t, func() bool { return len(bad(b.examine())) == 0 }, patience, 50*time.Millisecond) // until every copy is up to date
+	b.until("every copy is up to date", func(findings []Finding) bool { return len(bad(findings)) == 0 })
 
 	cluster.Servers[2].Stop(t)
-	offline := func() bool {
-		for _, f := range b.examine() {
-			if f.Check == "stream.replica" {
-				return true
-			}
-		}
-		return false
-	}
-	require.Eventually(t, offline, patience, 50*time.Millisecond)
+	b.until("a copy is missing", func(findings []Finding) bool {
+		return slices.ContainsFunc(findings, func(f Finding) bool { return f.Check == "stream.replica" })
+	})
 
 	one := queue.Layout{Subjects: subjects}
 	for _, stream := range one.Streams() {

@@ -8,9 +8,10 @@ import (
 	"go.uber.org/goleak"
 
 	"understudy/internal/job"
+	"understudy/internal/leaktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(leaktest.Patient(m)) }
 
 func subjects(tb testing.TB) job.Subjects {
 	tb.Helper()

@@ -16,10 +16,11 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"understudy/internal/leaktest"
 	"understudy/internal/llmtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(leaktest.Patient(m)) }
 
 const hello = `{"model":"m","messages":[{"role":"user","content":"hello big world"}]}`
 

@@ -18,14 +18,18 @@ func TestASourceWorksOverASlowLink(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t, Layout{Lease: 4 * time.Second})
 	link := natstest.RunProxy(t, b.srv.URL)
-	link.Delay(150 * time.Millisecond)
+	const delay = 150 * time.Millisecond
+	link.Delay(delay)
 	nc, err := nats.Connect(link.URL)
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
 	all := ids("j", 64)
 	b.publish("default", all...)
 	var done handled
-	b.run(b.sourceOn(nc, 16), func(d *Delivery) { b.ack(d); done.add(d) })
+	s := b.sourceOn(nc, 16)
+	s.hold = pullHold
+	require.Greater(t, pullDoubt, 4*delay, "the product does not doubt such a link, nor the source here a busy machine")
+	b.run(s, func(d *Delivery) { b.ack(d); done.add(d) })
 	until(t, "all are done", func() bool { return done.count() >= len(all) })
 	require.ElementsMatch(t, all, done.list())
 	require.Equal(t, 1, done.maxNumber())
@@ -40,7 +44,9 @@ func TestASourceIsBackSoonAfterItsConsumerWasDeletedUnderLoad(t *testing.T) {
 	var done handled
 	quarter, deleted := make(chan struct{}), make(chan struct{})
 	after := make(chan time.Time, 1)
-	b.run(b.source(8), func(d *Delivery) {
+	s := b.source(8)
+	s.hold, s.doubt = pullHold, pullDoubt
+	b.run(s, func(d *Delivery) {
 		if done.add(d) == 250 {
 			close(quarter)
 			<-deleted
@@ -83,6 +89,7 @@ func TestASourceSurvivesAStormOfResets(t *testing.T) {
 	b.publish("other", ids("o", 50)...)
 	var done handled
 	s := b.source(8, nats.ReconnectWait(time.Millisecond))
+	s.hold, s.doubt = pullHold, pullDoubt
 	b.run(s, func(d *Delivery) { tryAck(d); done.add(d) })
 	for n := range 40 { // the connections that are made anew too
 		until(t, "it works", func() bool { return done.count() > 5*n })

@@ -276,10 +276,10 @@ func (p *poller) request(ctx context.Context, n int, wait time.Duration) {
 	now := time.Now()
 	p.pull = pull{id: strconv.FormatUint(p.pulls, 10), open: n, until: now.Add(wait + p.source.lost)}
 	if wait == 0 {
-		p.pull.hold = now.Add(pullHold)
+		p.pull.hold = now.Add(p.source.hold)
 	}
 	if p.backlog {
-		p.pull.doubt = now.Add(pullDoubt)
+		p.pull.doubt = now.Add(p.source.doubt)
 	}
 	// no_wait with an expiry: the server waits for the first job, sends what
 	// there is and ends the pull, so that no slot stands idle behind it.

@@ -11,7 +11,7 @@ import (
 
 func TestAReleasedSlotTakesTheNextJob(t *testing.T) {
 	t.Parallel()
-	b := newBundle(t, Layout{Lease: time.Second}) // shorter than the test
+	b := newBundle(t, Layout{Lease: 4 * time.Second}) // shorter than the test
 	acks := b.watch("$JS.ACK.>")
 	b.publish("default", ids("j", 4)...)
 	begun, end := make(chan *Delivery, 4), make(chan struct{})
@@ -29,7 +29,7 @@ func TestAReleasedSlotTakesTheNextJob(t *testing.T) {
 	// has been given away twice.
 	first, second := receive(t, begun), receive(t, begun)
 	require.NotEqual(t, first.ID, second.ID)
-	for range 2 * 7 { // both leases are extended every quarter: they have run out by now
+	for range 2 * 6 { // both leases are extended every quarter: they have run out by now
 		require.Equal(t, "+WPI", string(receive(t, acks).Data))
 	}
 	require.Empty(t, begun)

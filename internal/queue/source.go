@@ -65,6 +65,7 @@ type Source struct {
 	binding  sync.WaitGroup // tries to bind a lost consumer again
 
 	expires, lost time.Duration // pullExpires and pullLost
+	hold, doubt   time.Duration // pullHold and pullDoubt
 	pullBytes     int64         // likewise, as is subjectRoom
 	subjectRoom   int64
 
@@ -83,7 +84,8 @@ func NewSource(cfg SourceConfig) (*Source, error) {
 	}
 	s := &Source{
 		cfg: cfg, free: cfg.Slots, inbox: make(chan any, 2*cfg.Slots+len(cfg.Queues)),
-		gone: make(chan struct{}), expires: pullExpires, lost: pullLost, pullBytes: pullBytes, subjectRoom: subjectRoom,
+		gone: make(chan struct{}), expires: pullExpires, lost: pullLost, hold: pullHold, doubt: pullDoubt,
+		pullBytes: pullBytes, subjectRoom: subjectRoom,
 	}
 	s.inflight.bySeq = make(map[uint64]*Delivery, cfg.Slots)
 	s.handlers.work = make(chan *Delivery, sparest)

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"understudy/internal/leaktest"
 )
 
 // update is set by TestMain, which alone defines the flag.
@@ -12,5 +14,5 @@ var update *bool
 
 func TestMain(m *testing.M) {
 	update = flag.Bool("update", false, "write docs/scenarios.md anew")
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(leaktest.Patient(m))
 }

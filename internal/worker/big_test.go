@@ -44,30 +44,44 @@ func (b *bundle) object(bucket, name string, data []byte) {
 	require.NoError(b.t, err)
 }
 
-// objects are the names in a bucket.
+// objects are the names in a bucket. The client's own list may wait for ever for one
+// that is deleted meanwhile.
 func (b *bundle) objects(bucket string) []string {
 	b.t.Helper()
-	store, err := b.js.ObjectStore(b.t.Context(), bucket)
-	require.NoError(b.t, err)
-	list, err := store.List(b.t.Context())
-	if !errors.Is(err, jetstream.ErrNoObjectsFound) {
-		require.NoError(b.t, err)
-	}
-	names := []string{}
-	for _, o := range list {
-		names = append(names, o.Name)
-	}
-	return names
+	return answer(b, func() ([]string, error) {
+		s, err := b.js.Stream(b.t.Context(), "OBJ_"+bucket)
+		if err != nil {
+			return nil, err
+		}
+		info, err := s.Info(b.t.Context(), jetstream.WithSubjectFilter("$O."+bucket+".M.>"))
+		if err != nil {
+			return nil, err
+		}
+		names := []string{}
+		for subject := range info.State.Subjects {
+			msg, err := s.GetLastMsgForSubject(b.t.Context(), subject)
+			if errors.Is(err, jetstream.ErrMsgNotFound) {
+				continue // deleted meanwhile
+			}
+			var o jetstream.ObjectInfo
+			if err == nil {
+				err = json.Unmarshal(msg.Data, &o)
+			}
+			if err != nil {
+				return nil, err
+			}
+			if !o.Deleted {
+				names = append(names, o.Name)
+			}
+		}
+		return names, nil
+	})
 }
 
 // empty waits until a bucket holds nothing, not even the marks of deletions.
 func (b *bundle) empty(bucket string) {
 	b.t.Helper()
-	b.eventually(bucket+" is empty", func() bool {
-		s, err := b.js.Stream(b.t.Context(), "OBJ_"+bucket)
-		require.NoError(b.t, err)
-		return s.CachedInfo().State.Msgs == 0
-	})
+	b.eventually(bucket+" is empty", func() bool { return b.stream("OBJ_"+bucket).Msgs == 0 })
 }
 
 // body reads the answer of a result from where it is.

@@ -22,10 +22,10 @@ func TestAJobThatIsPutOffIsRunAtItsMoment(t *testing.T) {
 	b := newBundle(t)
 	p := llmtest.New(t)
 	b.start(b.config(model("vllm", p)))
-	at := time.Now().Add(1500 * time.Millisecond).UTC()
+	at := time.Now().Add(5 * time.Second).UTC() // all are taken long before it, on a busy machine too
 	const jobs = 8
 	for i := range jobs {
-		b.publish(fmt.Sprint(i), putOff(at, `"timeout_ms":1400,`))
+		b.publish(fmt.Sprint(i), putOff(at, `"timeout_ms":4500,`))
 	}
 	b.publish("now", chat("hi"))
 	require.Equal(t, job.Succeeded, b.result("now").Status)
@@ -35,7 +35,7 @@ func TestAJobThatIsPutOffIsRunAtItsMoment(t *testing.T) {
 		require.Equal(t, 2, r.Deliveries)
 		require.False(t, r.Attempts[0].StartedAt.Before(at.Truncate(time.Millisecond)), "never before")
 		require.Zero(t, r.QueuedMS)
-		require.Less(t, r.DurationMS, int64(1500), "nor does its duration count the wait")
+		require.Less(t, r.DurationMS, int64(4900), "nor does its duration count the wait")
 	}
 	events := b.events("0")
 	require.Equal(t, []job.EventType{
@@ -48,14 +48,14 @@ func TestAJobThatIsPutOffIsRunAtItsMoment(t *testing.T) {
 	require.Zero(t, w.Crashes)
 }
 
-// TestTheMomentIsExact to 50 ms, on a machine that is not busy: one of a few tries
-// must be.
+// TestTheMomentIsExact to 50 ms, on a machine that is not busy: one of the tries that
+// fit into a minute or two must be.
 func TestTheMomentIsExact(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	b.start(b.config(model("vllm", llmtest.New(t))))
 	late := time.Duration(0)
-	for i := range 20 {
+	for i := range 60 {
 		at := time.Now().Add(1200 * time.Millisecond).UTC().Truncate(time.Millisecond)
 		id := fmt.Sprint(i)
 		b.publish(id, putOff(at, ""))

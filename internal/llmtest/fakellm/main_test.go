@@ -18,6 +18,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"understudy/internal/leaktest"
 )
 
 // asMain as the first argument makes the test binary be fakellm itself.
@@ -28,7 +30,7 @@ func TestMain(m *testing.M) {
 		os.Args = append(os.Args[:1], os.Args[2:]...)
 		main()
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(leaktest.Patient(m))
 }
 
 const hello = `{"model":"m","messages":[{"role":"user","content":"a secret prompt"}]}`
