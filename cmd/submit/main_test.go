@@ -31,10 +31,11 @@ func TestMain(m *testing.M) {
 	if out, err := build.CombinedOutput(); err != nil {
 		panic(fmt.Sprintf("build the command: %v\n%s", err, out))
 	}
-	goleak.VerifyTestMain(leaktest.Patient(m), goleak.Cleanup(func(code int) {
+	known := leaktest.ObjectStores()
+	goleak.VerifyTestMain(leaktest.Patient(m, known...), append(known, goleak.Cleanup(func(code int) {
 		_ = os.RemoveAll(dir)
 		os.Exit(code)
-	}))
+	}))...)
 }
 
 // requireGolden requires text to be what a golden file holds.

@@ -8,4 +8,7 @@ import (
 	"understudy/internal/leaktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(leaktest.Patient(m)) }
+func TestMain(m *testing.M) {
+	known := leaktest.ObjectStores()
+	goleak.VerifyTestMain(leaktest.Patient(m, known...), known...)
+}

@@ -41,3 +41,14 @@ func (p patient) Run() int {
 	}
 	return code
 }
+
+// ObjectStores is for tests in whose process objects are stored or read. Two goroutines
+// of the NATS client may stay: when storing an object ends at once, one comes too late to
+// be told of the end; and when reading one is given up while its subscription is being
+// made, what has arrived already waits for a reader.
+func ObjectStores() []goleak.Option {
+	return []goleak.Option{
+		goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"),
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats.go/jetstream.(*obs).Get.func2"),
+	}
+}

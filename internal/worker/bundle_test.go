@@ -27,7 +27,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(leaktest.Patient(m))
+	known := leaktest.ObjectStores()
+	goleak.VerifyTestMain(leaktest.Patient(m, known...), known...)
 }
 
 // patience bounds every wait of a test; it is no pass condition, only its end.
