@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
@@ -140,4 +142,29 @@ func TestAJobThatIsPutOffTooFarIsRefusedBeforeItIsQueued(t *testing.T) {
 	code, _, stderr = b.submitWith(`{"not_before":"2027-11-22T12:00:00Z","body":{"messages":[]}}`, "job", "-no-wait")
 	require.Equal(t, exitOK, code, stderr)
 	require.Equal(t, 1, b.queued())
+}
+
+// TestABigResultThatIsThereAtTheEndOfAWaitIsTaken, and its answer fetched, although the
+// wait is over.
+func TestABigResultThatIsThereAtTheEndOfAWaitIsTaken(t *testing.T) {
+	t.Parallel()
+	b, _ := bigBench(t, 100<<10)
+	code, _, stderr := b.submit("ask", "-id", "q", "hello")
+	require.Equal(t, exitOK, code, stderr)
+	stored, err := b.store.Lookup(t.Context(), "default", "q")
+	require.NoError(t, err)
+	require.Less(t, len(stored.Data), 10<<10)
+	_, c, done, err := b.command("").connect(t.Context())
+	require.NoError(t, err)
+	defer done()
+	col, err := c.collect(t.Context())
+	require.NoError(t, err)
+	col.expect(key{"default", "q"}, 0)
+	col.in <- &nats.Msg{Subject: b.subjects.Done("default", "q"), Data: stored.Data}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	out, err := col.next(ctx)
+	require.NoError(t, err)
+	require.NoError(t, out.missing)
+	require.Greater(t, len(out.data), 100<<10)
 }

@@ -168,7 +168,13 @@ func (col *collector) next(ctx context.Context) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	if o = col.c.whole(ctx, o); o.missing != nil && ctx.Err() != nil {
+	loading, cancel := ctx, context.CancelFunc(func() {})
+	if ctx.Err() != nil { // a result that had come by then: its answer is there, too
+		loading, cancel = context.WithTimeout(context.WithoutCancel(ctx), openTimeout)
+	}
+	defer cancel()
+	if o = col.c.whole(loading, o); o.missing != nil && ctx.Err() != nil {
+		col.expect(o.key, 0) // the next command finds it
 		return outcome{}, context.Cause(ctx)
 	}
 	return o, nil

@@ -188,6 +188,17 @@ func TestAResultThatIsThereAtTheEndOfAWaitIsTaken(t *testing.T) {
 		_, err = col.next(ctx)
 		require.Equal(t, late, err)
 	}
+
+	// One whose answer cannot be had is not taken.
+	r := (&taken{queue: k.queue, id: k.id}).result(job.Succeeded)
+	r.Response = &job.Response{Object: "not there", Bytes: 1}
+	col, err := c.collect(t.Context())
+	require.NoError(t, err)
+	col.expect(k, 0)
+	col.in <- &nats.Msg{Subject: result.Subject, Data: r.Encode()}
+	_, err = col.next(ctx)
+	require.Equal(t, late, err)
+	require.Equal(t, 1, col.published())
 }
 
 func FuzzAnAnswerIsReadWithoutPanic(f *testing.F) {

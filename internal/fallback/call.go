@@ -100,6 +100,13 @@ func (c *call) leave(model string) {
 	if c.left {
 		return
 	}
+	if hold := c.begin(model); hold != nil {
+		hold()
+	}
+}
+
+// begin begins the entry of the call, and returns what is to be done before it leaves.
+func (c *call) begin(model string) (hold func()) {
 	r := c.run
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -108,7 +115,7 @@ func (c *call) leave(model string) {
 	a := &c.entry
 	a.N, a.Backend, a.Model, a.StartedAt, a.WaitMS = r.n, c.name, model, now, max(now.Sub(c.since), 0).Milliseconds()
 	c.left = true
-	r.task.Observer.Started(*a)
+	return r.task.Observer.Started(*a)
 }
 
 // succeed finishes the entry of a call whose answer is the job's.

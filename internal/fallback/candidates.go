@@ -152,7 +152,7 @@ func (r *run) relieve() bool {
 	if r.over || r.stopped || r.overspent() || r.modelsLeft() || !r.outage() {
 		return false
 	}
-	r.sit.Calls = r.task.Plan.MaxAttempts() - 1
+	r.ease()
 	return true
 }
 

@@ -46,7 +46,10 @@ func (backwards) Next(s *fallback.Situation) fallback.Move {
 // printer is an observer that prints.
 type printer struct{}
 
-func (printer) Started(a job.Attempt) { fmt.Println(a.N, a.Backend, "is asked for", a.Model) }
+func (printer) Started(a job.Attempt) func() {
+	fmt.Println(a.N, a.Backend, "is asked for", a.Model)
+	return nil
+}
 
 func (printer) Ended(a job.Attempt) {
 	fmt.Println(a.N, a.Backend, a.Outcome)

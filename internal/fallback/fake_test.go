@@ -284,12 +284,13 @@ func inner(b backend.Backend) *fake {
 }
 
 // Started implements fallback.Observer.
-func (st *stage) Started(a job.Attempt) {
+func (st *stage) Started(a job.Attempt) func() {
 	defer st.hears()()
 	st.heard = append(st.heard, fmt.Sprintf("%d started %s", a.N, a.Backend))
 	if a.Outcome != "" || a.Next != nil {
 		st.t.Errorf("an attempt that starts has ended: %+v", a)
 	}
+	return nil
 }
 
 // Ended implements fallback.Observer.

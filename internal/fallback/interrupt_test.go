@@ -175,8 +175,8 @@ func TestABackendLearnsThatTheJobsTimeIsUp(t *testing.T) {
 // nobody observes nothing.
 type nobody struct{}
 
-func (nobody) Started(job.Attempt) {}
-func (nobody) Ended(job.Attempt)   {}
+func (nobody) Started(job.Attempt) func() { return nil }
+func (nobody) Ended(job.Attempt)          {}
 
 // curious waits for the end of its context and remembers why. It breaks the
 // rules of a backend twice: it says twice that it started, and returns an error

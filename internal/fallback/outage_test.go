@@ -38,8 +38,8 @@ func (p *patient) Complete(_ context.Context, req *backend.Request) (*backend.Re
 // deaf hears nothing.
 type deaf struct{}
 
-func (deaf) Started(job.Attempt) {}
-func (deaf) Ended(job.Attempt)   {}
+func (deaf) Started(job.Attempt) func() { return nil }
+func (deaf) Ended(job.Attempt)          {}
 
 func TestAnOutageThatNotEveryBreakerKnowsYet(t *testing.T) {
 	t.Parallel()

@@ -76,11 +76,26 @@ func (r *run) retryIn(now time.Time) (time.Duration, bool) {
 }
 
 // turn is how often position i was called already, for the length of its backoff:
-// the calls in a row when a retry is due, otherwise the rounds, but no more than a job has
-// attempts: those that an outage gives beyond, see relieve, the breakers pace.
+// the calls in a row when a retry is due, otherwise the rounds, but those that an outage
+// gave: the breakers pace these.
 func (r *run) turn(i int) int {
 	if r.retry == i {
 		return r.streak
 	}
-	return min(r.sit.Chain[i].Rounds, r.task.Plan.MaxAttempts())
+	if r.eased > 0 {
+		return min(r.sit.Chain[i].Rounds, r.eased)
+	}
+	return r.sit.Chain[i].Rounds
+}
+
+// ease gives one more call, for an outage. From the first time on no backoff grows
+// beyond the longest of then.
+func (r *run) ease() {
+	r.sit.Calls = r.task.Plan.MaxAttempts() - 1
+	if r.eased > 0 {
+		return
+	}
+	for i := range r.sit.Chain {
+		r.eased = max(r.eased, r.sit.Chain[i].Rounds)
+	}
 }

@@ -20,8 +20,10 @@ var ErrBudget = fmt.Errorf("the job's time is up: %w", context.DeadlineExceeded)
 // Observer hears of every attempt of a job, as it happens. Its methods are called
 // one at a time and must not block.
 type Observer interface {
-	// Started is called when a call leaves; a.Outcome is empty yet.
-	Started(a job.Attempt)
+	// Started is called when a call leaves; a.Outcome is empty yet. What it returns, which
+	// may be nil, is called next, before the call leaves. That may block for a moment;
+	// calls that run at once do so each for itself.
+	Started(a job.Attempt) (hold func())
 	// Ended is called with the finished entry of the trail, what follows included.
 	Ended(a job.Attempt)
 }
@@ -90,6 +92,7 @@ type run struct {
 	ended    time.Time     // when the last failed call ended
 	spread   float64       // the jitter drawn for it
 	streak   int           // calls in a row of the position that failed last
+	eased    int           // the most rounds of a position when an outage first gave a call; 0 before
 	over     bool          // nobody can answer any more, not even without a model
 	stopped  bool          // no model is called any more
 	told     bool          // the trail says already how the job stopped

@@ -167,8 +167,8 @@ func (r *run) replayFailure(i int, a *job.Attempt) {
 		err.RetryAfter = time.Duration(*a.RetryAfterMS) * time.Millisecond
 	}
 	r.note(i, err, a.StartedAt, ended(a))
-	if limit := r.task.Plan.MaxAttempts(); a.Next != nil && *a.Next == job.NextWait && r.sit.Calls >= limit {
-		r.sit.Calls = limit - 1 // see relieve: only an outage makes an exhausted job wait
+	if a.Next != nil && *a.Next == job.NextWait && r.sit.Calls >= r.task.Plan.MaxAttempts() {
+		r.ease() // see relieve: only an outage makes an exhausted job wait
 	}
 }
 

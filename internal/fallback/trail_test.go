@@ -190,18 +190,29 @@ func TestALongOutageDoesNotMakeTheTrailEndless(t *testing.T) {
 	})
 }
 
-// TestAnOutageDoesNotLengthenThePauses is a lone job that is the probe every ten
-// seconds: what it waits for is the breaker, and no backoff that grows with the probes.
+// TestAnOutageDoesNotLengthenThePauses is a lone job that is the probe of every backend:
+// what it waits for are the breakers, and no backoff that grows with the probes.
 func TestAnOutageDoesNotLengthenThePauses(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		const probes = 30
-		down := fails(backend.Connection, 0).opening(10 * second)
-		st := newStage(t, shape{backends: chain(guarded("a", append(times(probes, down), answers(0))...))})
-		out, waits := st.run(t.Context(), time.Time{})
-		require.Equal(t, "a", end(out))
-		require.Equal(t, slices.Repeat([]string{"10s"}, probes), waits)
-	})
+	for _, backends := range []int{1, 2, 6} {
+		synctest.Test(t, func(t *testing.T) {
+			const probes = 30
+			down := fails(backend.Connection, 0).opening(10 * second)
+			var all []backend.Backend
+			for i := range backends {
+				all = append(all, guarded(string(rune('a'+i)), append(times(probes, down), answers(0))...))
+			}
+			st := newStage(t, shape{backends: all})
+			out, waits := st.run(t.Context(), time.Time{})
+			require.Equal(t, "a", end(out))
+			require.GreaterOrEqual(t, len(waits), probes)
+			for _, w := range waits {
+				d, err := time.ParseDuration(w)
+				require.NoError(t, err)
+				require.LessOrEqual(t, d, 10*second, "%d backends", backends)
+			}
+		})
+	}
 }
 
 // TestManyAttemptsAreCountedOverManyHandBacks pins that the cap of the trail

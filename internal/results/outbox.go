@@ -133,49 +133,69 @@ func (o *Outbox) Emit(subject string, e job.EncodedEvent, copyTo string) {
 }
 
 // EmitAhead is [Outbox.Emit] for an event that has to outlive this process though it
-// dies in the next moment: it returns when the event is written to the connection, or,
-// where the server is in this process, stored. While the stream or the connection is in
-// trouble, or after a second, it returns all the same: an event holds no job up.
-func (o *Outbox) EmitAhead(ctx context.Context, subject string, e job.EncodedEvent, copyTo string) {
+// dies in the next moment: when the Wait of what it returns is over, the event is written
+// to the connection, or, where the server is in this process, stored.
+func (o *Outbox) EmitAhead(subject string, e job.EncodedEvent, copyTo string) Ahead {
 	l := letter{subject: subject, copyTo: copyTo, data: e.Text, follows: follows(e.Type)}
-	if o.writes == nil && o.failing.Load() == nil {
+	a := Ahead{o: o}
+	switch trouble := o.stalled() || o.failing.Load() != nil; {
+	case o.writes == nil && !trouble:
 		stored := make(chan error, 1)
-		l.stored = stored
-		if o.put(l) == nil {
-			await(ctx, o.closed, stored)
-		}
+		l.stored, a.stored = stored, stored
+	case o.direct(l):
+		return a
+	case !trouble:
+		sent := make(chan struct{})
+		l.sent, a.sent = sent, sent
+	default:
+		a = Ahead{}
+	}
+	if o.put(l) != nil {
+		return Ahead{}
+	}
+	return a
+}
+
+// Ahead is an event that is to leave ahead of something. The zero value is none.
+type Ahead struct {
+	o      *Outbox
+	stored <-chan error    // as is sent, nil where that is not waited for
+	sent   <-chan struct{} // it was handed to the connection
+}
+
+// Wait blocks until the event is safe from the death of this process. While the stream or
+// the connection is in trouble, after a second, or when ctx is done, it returns all the
+// same: an event holds no job up.
+func (a Ahead) Wait(ctx context.Context) {
+	if a.o == nil {
 		return
 	}
-	if !o.direct(l) {
-		sent := make(chan struct{})
-		l.sent = sent
-		if o.put(l) != nil || o.stalled() {
-			return
-		}
-		await(ctx, o.closed, sent)
-	}
-	if o.writes != nil {
-		o.writes.wait(o.nc, outboxAhead)
-	}
-}
-
-// await waits for done or closed, for at most outboxAhead and while ctx is not done.
-func await[T any](ctx context.Context, closed <-chan struct{}, done <-chan T) {
 	timer := time.NewTimer(outboxAhead)
 	defer timer.Stop()
-	select {
-	case <-done:
-	case <-closed:
-	case <-ctx.Done():
-	case <-timer.C:
+	if a.stored != nil || a.sent != nil {
+		select {
+		case <-a.stored: //nolint:errcheck // counted, and the job goes on either way
+			return
+		case <-a.sent:
+		case <-a.o.closed:
+			return
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			return
+		}
+	}
+	if a.o.writes != nil {
+		a.o.writes.wait(ctx, a.o.nc, timer.C)
 	}
 }
 
-// ask counts one more word of the stream that is waited for.
+// ask counts one more word of the stream that is waited for. o.mu is held.
 func (o *Outbox) ask() {
-	if o.asked.Add(1) == 1 {
-		o.owing.Store(time.Now().UnixNano())
+	if o.asked.Load() == 0 {
+		o.owing.Store(time.Now().UnixNano()) // before it counts, or it would seem long ago
 	}
+	o.asked.Add(1)
 }
 
 // stalled reports whether the stream owes a word for some time and has not said a good

@@ -44,7 +44,7 @@ func TestAnEventAheadIsWrittenWhenItReturns(t *testing.T) {
 			for i := range 50 {
 				text := strconv.Itoa(j) + "-" + strconv.Itoa(i)
 				o.Emit(subject, event(text+"-before"), "")
-				o.EmitAhead(t.Context(), subject, event(text), "")
+				o.EmitAhead(subject, event(text), "").Wait(t.Context())
 				if !s.wrote(text) {
 					t.Error(text, "was not written")
 					return
@@ -69,7 +69,7 @@ func TestAnEventAheadIsStoredWhereTheServerDiesToo(t *testing.T) {
 	o := b.outbox() // nothing sees its writes
 	b.run(o)
 	for i := range 20 {
-		o.EmitAhead(t.Context(), "llm.events.default.a", event(strconv.Itoa(i)), "")
+		o.EmitAhead("llm.events.default.a", event(strconv.Itoa(i)), "").Wait(t.Context())
 		require.Len(t, b.messages("LLM_EVENTS"), i+1)
 	}
 }
@@ -79,33 +79,54 @@ func TestAnEventAheadHoldsNothingUp(t *testing.T) {
 	var s slow
 	b := newBundle(t, natstest.Options{})
 	o := b.ahead(&s)
-	o.EmitAhead(t.Context(), "llm.events.default.a", event("before"), "")
+	o.EmitAhead("llm.events.default.a", event("before"), "").Wait(t.Context())
 	b.srv.Stop(t)
-	for range 100 { // each would wait a second
-		o.EmitAhead(t.Context(), "llm.events.default.a", event("lost"), "")
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	o.EmitAhead(ctx, "llm.events.default.a", event("late"), "")
+	require.Eventually(t, func() bool { return !o.nc.IsConnected() }, patience, time.Millisecond)
+	ended := make(chan struct{})
+	go func() { // ends by itself; if each waited for its limit, after much more than patience
+		defer close(ended)
+		for range 100 {
+			o.EmitAhead("llm.events.default.a", event("lost"), "").Wait(t.Context())
+		}
+	}()
+	receive(t, ended)
 	b.srv.Start(t)
 }
 
 func TestAnEventAheadDoesNotWaitForAStreamInTrouble(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t, natstest.Options{})
-	o := b.outbox()
+	o := b.outbox() // nobody runs it: who waits does so in vain
 	require.False(t, o.stalled(), "nothing is owed")
+	require.NotNil(t, o.EmitAhead("llm.events.default.a", event("1"), "").stored)
 	o.ask()
 	require.False(t, o.stalled(), "it was only asked now")
 	o.owing.Store(time.Now().Add(-2 * outboxFresh).UnixNano())
 	require.True(t, o.stalled())
+	require.Zero(t, o.EmitAhead("llm.events.default.a", event("2"), ""))
 	o.heard.Store(time.Now().UnixNano())
 	require.False(t, o.stalled(), "it says so to others")
 	o.heard.Store(time.Now().Add(-2 * outboxFresh).UnixNano())
 	o.ask()
 	require.True(t, o.stalled())
+	o.asked.Store(0)
 	why := "no space"
 	o.failing.Store(&why)
-	o.EmitAhead(t.Context(), "llm.events.default.a", event("1"), "") // nobody runs: it would wait
-	require.Len(t, o.queue, 1)
+	require.Zero(t, o.EmitAhead("llm.events.default.a", event("3"), ""))
+	require.Len(t, o.queue, 3)
+}
+
+func TestTheWaitForAnEventAheadEnds(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, natstest.Options{})
+	o := b.outbox() // nobody runs it
+	done, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 100 { // a second each, were it not for ctx
+		o.EmitAhead("llm.events.default.a", event("1"), "").Wait(done)
+	}
+	o.EmitAhead("llm.events.default.a", event("1"), "").Wait(t.Context()) // a second
+	close(o.closed)
+	o.EmitAhead("llm.events.default.a", event("1"), "").Wait(t.Context())
+	Ahead{}.Wait(t.Context())
 }

@@ -1,8 +1,10 @@
 package results
 
 import (
+	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -18,12 +20,16 @@ import (
 // It sees the connections that are made with its [Writes.Option]. The zero value is
 // ready for use, and safe for concurrent use.
 type Writes struct {
+	open    atomic.Int32 // connections
+	writing atomic.Int32 // writes under way
+
 	mu   sync.Mutex    // guards next
 	next chan struct{} // closed after the next write; nil while nobody waits for one
 }
 
 // Option lets w see a connection. It goes around the dialer of the options
 // before it, so it comes last. A connection to a server in this process is not seen.
+// The client gives each address of a host the whole time to connect then.
 func (w *Writes) Option() nats.Option {
 	return func(o *nats.Options) error {
 		d := &writesDialer{inner: o.CustomDialer, writes: w}
@@ -39,26 +45,39 @@ func (w *Writes) Option() nats.Option {
 	}
 }
 
-// wait blocks until all that the caller has published on nc is written, for at most
-// limit. It reports whether it is, which nobody knows while nc is not connected: false.
-func (w *Writes) wait(nc *nats.Conn, limit time.Duration) bool {
-	if !nc.IsConnected() {
+// wait blocks until all that the caller has published on nc is written, until limit or
+// while ctx is not done. It reports whether it is, which nobody knows while nc is not
+// connected: false. While a write is under way nc is not asked anything, which would
+// have to wait for the end of that.
+func (w *Writes) wait(ctx context.Context, nc *nats.Conn, limit <-chan time.Time) bool {
+	if w.open.Load() == 0 {
 		return false
 	}
 	written := w.written()
-	// A write takes all there is and keeps publishers out meanwhile. So either this
-	// finds nothing left, or what it finds is written, and all before it, with the next
-	// write that ends.
-	if left, err := nc.Buffered(); left == 0 || err != nil {
-		return err == nil
+	if w.writing.Load() == 0 {
+		if !nc.IsConnected() {
+			return false
+		}
+		// The client writes all there is and keeps publishers out meanwhile. So either
+		// this finds nothing left, or what it finds is written, and all before it, when
+		// the write that begins next is over.
+		if left, err := nc.Buffered(); left == 0 || err != nil {
+			return err == nil
+		}
 	}
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case <-written:
-		return true
-	case <-timer.C:
-		return false
+	for {
+		select {
+		case <-written:
+		case <-limit:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+		// With TLS, or over a websocket, one write of the client is several here.
+		if written = w.written(); w.writing.Load() == 0 {
+			_, err := nc.Buffered() // waits for the last of them
+			return err == nil
+		}
 	}
 }
 
@@ -72,8 +91,9 @@ func (w *Writes) written() <-chan struct{} {
 	return w.next
 }
 
-// wrote tells who waits of a write.
+// wrote tells who waits of the end of a write.
 func (w *Writes) wrote() {
+	w.writing.Add(-1)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.next != nil {
@@ -94,7 +114,8 @@ func (d *writesDialer) Dial(network, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err //nolint:wrapcheck // the dialer's own error is what the client expects
 	}
-	return &seenConn{conn, d.writes}, nil
+	d.writes.open.Add(1)
+	return &seenConn{Conn: conn, writes: d.writes}, nil
 }
 
 // SkipTLSHandshake is what the client asks a dialer that does TLS itself.
@@ -107,11 +128,19 @@ func (d *writesDialer) SkipTLSHandshake() bool {
 type seenConn struct {
 	net.Conn
 	writes *Writes
+	closed sync.Once
 }
 
 // Write implements [net.Conn]. A write that fails ends the waiting, too: the client
 // gives the connection up.
 func (s *seenConn) Write(p []byte) (int, error) {
+	s.writes.writing.Add(1)
 	defer s.writes.wrote()
 	return s.Conn.Write(p)
+}
+
+// Close implements [net.Conn].
+func (s *seenConn) Close() error {
+	s.closed.Do(func() { s.writes.open.Add(-1) })
+	return s.Conn.Close()
 }

@@ -2,8 +2,16 @@ package results
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
+	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,13 +24,11 @@ import (
 	"understudy/internal/natstest"
 )
 
-// farOff is more than any wait here takes.
-const farOff = time.Hour
-
 // slow is a dialer whose connections write only when they are let, and keep what
 // they wrote.
 type slow struct {
-	mu      sync.Mutex // held while writes wait; guards the rest
+	mu      sync.Mutex    // held while writes wait; guards the rest
+	gate    chan struct{} // gives leave for each write; nil for all
 	text    strings.Builder
 	refused error
 	skips   bool
@@ -35,12 +41,35 @@ func (s *slow) Dial(network, address string) (net.Conn, error) {
 
 func (s *slow) SkipTLSHandshake() bool { return s.skips }
 
+// hold lets writes go one by one from now on, as gate gives leave; nil lets all go.
+func (s *slow) hold(gate chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gate = gate
+}
+
+func (s *slow) held() chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gate
+}
+
+// written is how many bytes were written.
+func (s *slow) written() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Len()
+}
+
 type slowConn struct {
 	net.Conn
 	of *slow
 }
 
 func (c *slowConn) Write(p []byte) (int, error) {
+	if gate := c.of.held(); gate != nil {
+		<-gate
+	}
 	c.of.mu.Lock()
 	defer c.of.mu.Unlock()
 	if c.of.refused != nil {
@@ -60,7 +89,7 @@ func TestWhatWasPublishedIsWrittenAfterTheWait(t *testing.T) {
 		wg.Go(func() {
 			for i := range 500 {
 				text := strconv.Itoa(p) + "-" + strconv.Itoa(i) + "."
-				if err := nc.Publish("x", []byte(text)); err != nil || !writes.wait(nc, patience) {
+				if err := nc.Publish("x", []byte(text)); err != nil || !writes.wait(t.Context(), nc, time.After(patience)) {
 					t.Error(text, err)
 					return
 				}
@@ -82,12 +111,16 @@ func TestAWaitEndsWithTheWriteOrItsLimit(t *testing.T) {
 	var s slow
 	var writes Writes
 	nc := natstest.Run(t).Conn(t, nats.SetCustomDialer(&s), writes.Option())
-	require.True(t, writes.wait(nc, 0), "nothing was published")
+	require.True(t, writes.wait(t.Context(), nc, time.After(0)), "nothing was published")
 
 	s.mu.Lock()
 	require.NoError(t, nc.Publish("x", nil))
 	ended := make(chan bool, 1)
-	go func() { ended <- writes.wait(nc, farOff) }() // ends when s.mu is free
+	require.False(t, writes.wait(t.Context(), nc, time.After(10*time.Millisecond)))
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.False(t, writes.wait(canceled, nc, nil))
+	go func() { ended <- writes.wait(t.Context(), nc, nil) }() // ends when s.mu is free
 	select {
 	case <-ended:
 		s.mu.Unlock()
@@ -96,6 +129,56 @@ func TestAWaitEndsWithTheWriteOrItsLimit(t *testing.T) {
 	}
 	s.mu.Unlock()
 	require.True(t, <-ended)
+}
+
+// With TLS one write of the client is many on the network.
+func TestAWaitEndsWithTheLastPiece(t *testing.T) {
+	t.Parallel()
+	cert, key := certificate(t)
+	srv := natstest.RunWith(t, natstest.Options{Config: fmt.Sprintf("tls { cert_file: %q, key_file: %q }", cert, key)})
+	var s slow
+	var writes Writes
+	nc := srv.Conn(t, nats.SetCustomDialer(&s), writes.Option(), nats.RootCAs(cert))
+	const size = 20 << 10 // below what the client writes at once
+	before, gate := s.written(), make(chan struct{})
+	s.hold(gate)
+	require.NoError(t, nc.Publish("x", make([]byte, size)))
+	ended := make(chan bool, 1)
+	go func() { ended <- writes.wait(t.Context(), nc, nil) }() // ends with the last piece
+	pieces := 0
+	for open := true; open; {
+		select {
+		case gate <- struct{}{}:
+			pieces++
+		case ok := <-ended:
+			require.True(t, ok)
+			open = false
+		}
+	}
+	s.hold(nil)
+	close(gate)
+	require.Greater(t, s.written()-before, size)
+	require.Greater(t, pieces, 1)
+}
+
+// certificate returns the files of a certificate for 127.0.0.1 and of its key.
+func certificate(t *testing.T) (certFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	dir := t.TempDir()
+	for name, block := range map[string]*pem.Block{"cert": {Type: "CERTIFICATE", Bytes: der}, "key": {Type: "PRIVATE KEY", Bytes: secret}} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600))
+	}
+	return filepath.Join(dir, "cert"), filepath.Join(dir, "key")
 }
 
 func TestAFailedWriteEndsTheWait(t *testing.T) {
@@ -108,7 +191,7 @@ func TestAFailedWriteEndsTheWait(t *testing.T) {
 	s.refused = errors.New("no room")
 	s.mu.Unlock()
 	require.NoError(t, nc.Publish("x", nil))
-	writes.wait(nc, farOff)
+	writes.wait(t.Context(), nc, nil)
 	s.mu.Lock()
 	s.refused = nil
 	s.mu.Unlock()
@@ -122,13 +205,13 @@ func TestNobodyKnowsWithoutAConnection(t *testing.T) {
 	srv.Stop(t)
 	require.Eventually(t, func() bool { return !nc.IsConnected() }, patience, 10*time.Millisecond)
 	require.NoError(t, nc.Publish("x", nil)) // kept for the next connection
-	require.False(t, writes.wait(nc, farOff))
+	require.False(t, writes.wait(t.Context(), nc, nil))
 	srv.Start(t)
 	require.Eventually(t, nc.IsConnected, patience, 10*time.Millisecond)
 	require.NoError(t, nc.Publish("x", nil))
-	require.True(t, writes.wait(nc, patience), "the next connection is seen, too")
+	require.True(t, writes.wait(t.Context(), nc, time.After(patience)), "the next connection is seen, too")
 	nc.Close()
-	require.False(t, writes.wait(nc, farOff))
+	require.False(t, writes.wait(t.Context(), nc, nil))
 }
 
 func TestTheDialerBeforeItIsUsed(t *testing.T) {

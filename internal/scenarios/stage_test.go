@@ -205,10 +205,11 @@ type listener struct {
 }
 
 // Started implements [fallback.Observer].
-func (l *listener) Started(job.Attempt) {
+func (l *listener) Started(job.Attempt) func() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.started++
+	return nil
 }
 
 // Ended implements [fallback.Observer].

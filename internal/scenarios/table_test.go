@@ -250,7 +250,7 @@ func several() []scenario {
 					"`circuit_open`, not called, wait; vllm: `overloaded`, counts until the answer, wait; " +
 					"vllm: `overloaded`, opens for 1m0s, wait; vllm: `circuit_open`, not called, wait; " +
 					"`overloaded`, opens for 1m0s, wait; `circuit_open`, not called, wait",
-				"answered by vllm", "1m5.4s", "openrouter 2, vllm 4", "vllm: 1s",
+				"answered by vllm", "1m4.8s", "openrouter 2, vllm 4", "vllm: 1s",
 			},
 		},
 	}

@@ -85,7 +85,7 @@ func Explain(ctx context.Context, cfg Config, queue, id string, payload []byte, 
 type silent struct{}
 
 // Started implements fallback.Observer.
-func (silent) Started(job.Attempt) {}
+func (silent) Started(job.Attempt) func() { return nil }
 
 // Ended implements fallback.Observer.
 func (silent) Ended(job.Attempt) {}

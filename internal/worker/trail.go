@@ -16,15 +16,17 @@ import (
 // implements fallback.Observer.
 type observer struct{ t *task }
 
-// Started implements fallback.Observer.
-func (o observer) Started(a job.Attempt) {
-	o.t.w.at("before the call", o.t.id)
-	if !o.t.fence() {
-		o.t.unmade = a.N
-		return
+// Started implements fallback.Observer. A call of which nobody would know, did this
+// process die in it, is held until its event is safe.
+func (o observer) Started(a job.Attempt) (hold func()) {
+	t := o.t
+	t.w.at("before the call", t.id)
+	if !t.fence() {
+		t.unmade = a.N
+		return nil
 	}
-	// A call that nobody would know of, did this process die in it, is one too many.
-	o.t.w.outbox.EmitAhead(o.t.calling, o.t.events, o.t.report(job.EventAttemptStarted).Attempt(&a), o.t.eventsTo())
+	ahead := t.w.outbox.EmitAhead(t.events, t.report(job.EventAttemptStarted).Attempt(&a), t.eventsTo())
+	return func() { ahead.Wait(t.calling) }
 }
 
 // Ended implements fallback.Observer.
