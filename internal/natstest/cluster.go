@@ -95,17 +95,24 @@ func (c *Cluster) JetStream(tb testing.TB, opts ...nats.Option) jetstream.JetStr
 }
 
 // WaitHealthy returns when every server that runs reports what a rolling restart
-// waits for at /healthz: it is current, and so are its streams and consumers. It
-// fails the test after a minute, which it will where too few servers run.
+// waits for at /healthz: it is current, and so are its streams and consumers; and when
+// their leader knows of all of them. It fails the test after a minute, which it will
+// where too few servers run.
 func (c *Cluster) WaitHealthy(tb testing.TB) {
 	tb.Helper()
 	var why string
 	wait(tb, func() bool {
 		why = ""
+		running, peers := 0, 0
 		for _, s := range c.Servers {
 			if srv := s.running(); srv != nil {
+				running++
+				peers = max(peers, len(srv.JetStreamClusterPeers()))
 				why += health(tb.Context(), srv)
 			}
+		}
+		if peers < running { // or it has no place for a stream yet
+			why += fmt.Sprintf("its leader knows %d of %d servers; ", peers, running)
 		}
 		return why == ""
 	}, func() string { return "the cluster is not healthy: " + why })
@@ -191,7 +198,7 @@ func (m *membership) join(s *Server, opts *server.Options) {
 
 // health is empty, or says why a server is not healthy.
 func health(ctx context.Context, srv *server.Server) string {
-	if !srv.JetStreamIsCurrent() || len(srv.JetStreamClusterPeers()) == 0 && srv.JetStreamIsLeader() {
+	if !srv.JetStreamIsCurrent() {
 		return srv.Name() + ": is not current; "
 	}
 	answer := httptest.NewRecorder()
