@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -63,12 +62,16 @@ func (s *storm) start() *exec.Cmd {
 // publish stores job n.
 func (s *storm) publish(n int) {
 	s.t.Helper()
-	payload := fmt.Sprintf(`{"model":"m","messages":[{"role":"user","content":"job-%s!"}]}`, id(n))
-	_, err := s.js.Publish(s.t.Context(), "llm.jobs.default."+id(n), []byte(payload))
+	_, err := s.js.Publish(s.t.Context(), "llm.jobs.default."+id(n), payload(n))
 	require.NoError(s.t, err)
 }
 
 func id(n int) string { return fmt.Sprintf("storm.%06d", n) }
+
+// payload is that of job n.
+func payload(n int) []byte {
+	return fmt.Appendf(nil, `{"model":"m","messages":[{"role":"user","content":"job-%s!"}]}`, id(n))
+}
 
 // state is the state of a stream; zero while there is none, or it cannot be read.
 func (s *storm) state(stream string) jetstream.StreamState {
@@ -114,9 +117,7 @@ func (s *storm) check(n int) (unknown int) {
 
 	calls := map[string][]llmtest.Call{}
 	for _, c := range s.provider.Calls() {
-		_, rest, _ := strings.Cut(string(c.Body), "job-")
-		id, _, _ := strings.Cut(rest, "!")
-		calls[id] = append(calls[id], c)
+		calls[idOf(c)] = append(calls[idOf(c)], c)
 	}
 	stream, err := s.js.Stream(s.t.Context(), "LLM_RESULTS")
 	require.NoError(s.t, err)

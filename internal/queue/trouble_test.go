@@ -14,6 +14,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
+
+	"understudy/internal/natstest"
 )
 
 // quick is a source that notices a lost pull within a second, and doubts one as the
@@ -132,7 +134,7 @@ func TestASourceAsksOnceAfterAnOutage(t *testing.T) {
 	b := newBundle(t, Layout{Lease: 4 * time.Second})
 	var tries atomic.Int64
 	var d dialer
-	s := b.source(8, nats.SetCustomDialer(&d), nats.ReconnectErrHandler(func(*nats.Conn, error) { tries.Add(1) }))
+	s := b.source(8, nats.SetCustomDialer(natstest.Wrap(d.wrap)), nats.ReconnectErrHandler(func(*nats.Conn, error) { tries.Add(1) }))
 	s.expires, s.lost = 50*time.Millisecond, 2*time.Second // that late may an answer be on a busy machine
 	begun, end := make(chan *Delivery, 100), make(chan struct{})
 	b.run(s, func(d *Delivery) {
@@ -177,17 +179,13 @@ type halfOpen struct {
 	dead atomic.Bool
 }
 
-// Dial implements [nats.CustomDialer].
-func (d *dialer) Dial(network, address string) (net.Conn, error) {
-	conn, err := net.Dial(network, address) //nolint:noctx // nats.CustomDialer has no context
-	if err != nil {
-		return nil, err
-	}
+// wrap is a [natstest.Wrap].
+func (d *dialer) wrap(conn net.Conn) (net.Conn, error) {
 	c := &halfOpen{Conn: conn}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.refuses {
-		return nil, errors.Join(net.ErrClosed, conn.Close())
+		return nil, net.ErrClosed
 	}
 	d.conns = append(d.conns, c)
 	return c, nil
@@ -234,7 +232,7 @@ func TestASourceNoticesAHalfOpenConnection(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t, Layout{Lease: time.Second}, "default", "other")
 	var d dialer
-	s := b.quick(8, nats.SetCustomDialer(&d))
+	s := b.quick(8, nats.SetCustomDialer(natstest.Wrap(d.wrap)))
 	var done handled
 	b.run(s, func(d *Delivery) { tryAck(d); done.add(d) })
 	b.publish("default", ids("a", 20)...)
@@ -253,7 +251,7 @@ func TestASourceAsksAnewOnANewConnection(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t, Layout{})
 	var d dialer
-	s := b.source(2, nats.SetCustomDialer(&d))
+	s := b.source(2, nats.SetCustomDialer(natstest.Wrap(d.wrap)))
 	s.expires = time.Hour
 	done := make(chan string, 1)
 	b.run(s, func(d *Delivery) { b.ack(d); done <- d.ID })
@@ -271,7 +269,7 @@ func TestHealthGoesStaleOnAHalfOpenConnection(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t, Layout{})
 	var d dialer
-	s := b.source(2, nats.SetCustomDialer(&d))
+	s := b.source(2, nats.SetCustomDialer(natstest.Wrap(d.wrap)))
 	s.expires, s.lost = 10*time.Millisecond, time.Hour // it never finds out
 	b.run(s, func(d *Delivery) { b.ack(d) })
 	until(t, "it works", func() bool { return !s.Health().LastGood.IsZero() })

@@ -184,14 +184,8 @@ func (d *dialer) hits() int {
 	return d.hit
 }
 
-// Dial implements [nats.CustomDialer].
-func (d *dialer) Dial(network, address string) (net.Conn, error) {
-	conn, err := net.Dial(network, address) //nolint:noctx // nats.CustomDialer has no context
-	if err != nil {
-		return nil, err
-	}
-	return &brittle{Conn: conn, d: d}, nil
-}
+// wrap is a [natstest.Wrap].
+func (d *dialer) wrap(conn net.Conn) (net.Conn, error) { return &brittle{Conn: conn, d: d}, nil }
 
 type brittle struct {
 	net.Conn

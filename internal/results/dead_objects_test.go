@@ -114,14 +114,8 @@ func TestOnlyObjectsThatNothingNeedsAreOrphans(t *testing.T) {
 // cutter makes connections that are dead after so many answers of the server.
 type cutter struct{ left atomic.Int64 }
 
-// Dial implements [nats.CustomDialer].
-func (c *cutter) Dial(network, address string) (net.Conn, error) {
-	conn, err := net.Dial(network, address) //nolint:noctx // nats.CustomDialer has no context
-	if err != nil {
-		return nil, err
-	}
-	return &cut{Conn: conn, c: c}, nil
-}
+// wrap is a [natstest.Wrap].
+func (c *cutter) wrap(conn net.Conn) (net.Conn, error) { return &cut{Conn: conn, c: c}, nil }
 
 type cut struct {
 	net.Conn
@@ -145,7 +139,7 @@ func (b *bundle) cutOff(answers int, act func(ctx context.Context, s *Store) err
 	c.left.Store(1 << 60)
 	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
 	defer cancel()
-	s := b.open(nats.SetCustomDialer(c), nats.NoReconnect(), nats.ClosedHandler(func(*nats.Conn) { cancel() }))
+	s := b.open(nats.SetCustomDialer(natstest.Wrap(c.wrap)), nats.NoReconnect(), nats.ClosedHandler(func(*nats.Conn) { cancel() }))
 	c.left.Store(int64(answers))
 	return act(ctx, s) == nil
 }

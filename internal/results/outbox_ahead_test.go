@@ -19,7 +19,7 @@ import (
 func (b *bundle) ahead(s *slow) *Outbox {
 	b.t.Helper()
 	writes := new(Writes)
-	o, err := NewOutbox(b.srv.Conn(b.t, nats.SetCustomDialer(s), writes.Option()), writes, slog.New(slog.DiscardHandler))
+	o, err := NewOutbox(b.srv.Conn(b.t, nats.SetCustomDialer(natstest.Wrap(s.wrap)), writes.Option()), writes, slog.New(slog.DiscardHandler))
 	require.NoError(b.t, err)
 	b.run(o)
 	return o

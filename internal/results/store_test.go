@@ -95,7 +95,7 @@ func TestALostAnswerToACommitDoesNotCommitTwice(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var d dialer
-			b := newBundle(t, natstest.Options{}, nats.SetCustomDialer(&d))
+			b := newBundle(t, natstest.Options{}, nats.SetCustomDialer(natstest.Wrap(d.wrap)))
 			b.store.tryTimeout = 500 * time.Millisecond
 			if replaces > 0 {
 				_, err := b.store.Commit(t.Context(), result("a", 0), 1, 0)

@@ -61,12 +61,8 @@ func (i *interrupter) over() bool {
 	return i.do == nil
 }
 
-// Dial implements [nats.CustomDialer].
-func (i *interrupter) Dial(network, address string) (net.Conn, error) {
-	conn, err := net.Dial(network, address) //nolint:noctx // nats.CustomDialer has no context
-	if err != nil {
-		return nil, err
-	}
+// wrap is a [natstest.Wrap].
+func (i *interrupter) wrap(conn net.Conn) (net.Conn, error) {
 	return &interrupted{Conn: conn, i: i}, nil
 }
 
@@ -116,7 +112,7 @@ func TestAListEndsWhateverIsDeletedMeanwhile(t *testing.T) {
 			require.NoError(t, b.store.tryPutAside(t.Context(), "other", []byte("x"))) // makes the bucket
 			require.NoError(t, b.store.drop(t.Context(), "LLM_DEAD_PAYLOADS", "other"))
 			i := &interrupter{}
-			s := b.open(nats.SetCustomDialer(i))
+			s := b.open(nats.SetCustomDialer(natstest.Wrap(i.wrap)))
 			requests := 0
 			for {
 				require.NoError(t, b.store.tryPut(t.Context(), tc.bucket, tc.object, []byte("x")))

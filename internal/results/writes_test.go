@@ -24,22 +24,17 @@ import (
 	"understudy/internal/natstest"
 )
 
-// slow is a dialer whose connections write only when they are let, and keep what
+// slow makes connections that write only when they are let, and keep what
 // they wrote.
 type slow struct {
 	mu      sync.Mutex    // held while writes wait; guards the rest
 	gate    chan struct{} // gives leave for each write; nil for all
 	text    strings.Builder
 	refused error
-	skips   bool
 }
 
-func (s *slow) Dial(network, address string) (net.Conn, error) {
-	conn, err := new(net.Dialer).DialContext(context.Background(), network, address)
-	return &slowConn{conn, s}, err
-}
-
-func (s *slow) SkipTLSHandshake() bool { return s.skips }
+// wrap is a [natstest.Wrap].
+func (s *slow) wrap(conn net.Conn) (net.Conn, error) { return &slowConn{conn, s}, nil }
 
 // hold lets writes go one by one from now on, as gate gives leave; nil lets all go.
 func (s *slow) hold(gate chan struct{}) {
@@ -83,7 +78,7 @@ func TestWhatWasPublishedIsWrittenAfterTheWait(t *testing.T) {
 	t.Parallel()
 	var s slow
 	var writes Writes
-	nc := natstest.Run(t).Conn(t, nats.SetCustomDialer(&s), writes.Option())
+	nc := natstest.Run(t).Conn(t, nats.SetCustomDialer(natstest.Wrap(s.wrap)), writes.Option())
 	var wg sync.WaitGroup
 	for p := range 8 {
 		wg.Go(func() {
@@ -110,7 +105,7 @@ func TestAWaitEndsWithTheWriteOrItsLimit(t *testing.T) {
 	t.Parallel()
 	var s slow
 	var writes Writes
-	nc := natstest.Run(t).Conn(t, nats.SetCustomDialer(&s), writes.Option())
+	nc := natstest.Run(t).Conn(t, nats.SetCustomDialer(natstest.Wrap(s.wrap)), writes.Option())
 	require.True(t, writes.wait(t.Context(), nc, time.After(0)), "nothing was published")
 
 	s.mu.Lock()
@@ -138,7 +133,7 @@ func TestAWaitEndsWithTheLastPiece(t *testing.T) {
 	srv := natstest.RunWith(t, natstest.Options{Config: fmt.Sprintf("tls { cert_file: %q, key_file: %q }", cert, key)})
 	var s slow
 	var writes Writes
-	nc := srv.Conn(t, nats.SetCustomDialer(&s), writes.Option(), nats.RootCAs(cert))
+	nc := srv.Conn(t, nats.SetCustomDialer(natstest.Wrap(s.wrap)), writes.Option(), nats.RootCAs(cert))
 	const size = 20 << 10 // below what the client writes at once
 	before, gate := s.written(), make(chan struct{})
 	s.hold(gate)
@@ -186,7 +181,7 @@ func TestAFailedWriteEndsTheWait(t *testing.T) {
 	var s slow
 	var writes Writes
 	srv := natstest.Run(t)
-	nc := srv.Conn(t, nats.SetCustomDialer(&s), writes.Option())
+	nc := srv.Conn(t, nats.SetCustomDialer(natstest.Wrap(s.wrap)), writes.Option())
 	s.mu.Lock()
 	s.refused = errors.New("no room")
 	s.mu.Unlock()
@@ -214,11 +209,16 @@ func TestNobodyKnowsWithoutAConnection(t *testing.T) {
 	require.False(t, writes.wait(t.Context(), nc, nil))
 }
 
+// tlsDialer does TLS itself.
+type tlsDialer struct{ natstest.Wrap }
+
+func (tlsDialer) SkipTLSHandshake() bool { return true }
+
 func TestTheDialerBeforeItIsUsed(t *testing.T) {
 	t.Parallel()
 	var writes Writes
 	o := nats.GetDefaultOptions()
-	o.CustomDialer = &slow{skips: true}
+	o.CustomDialer = tlsDialer{}
 	require.NoError(t, writes.Option()(&o))
 	skipping, ok := o.CustomDialer.(interface{ SkipTLSHandshake() bool })
 	require.True(t, ok)
