@@ -159,8 +159,8 @@ func (o *Outbox) EmitAhead(subject string, e job.EncodedEvent, copyTo string) Ah
 // Ahead is an event that is to leave ahead of something. The zero value is none.
 type Ahead struct {
 	o      *Outbox
-	stored <-chan error    // as is sent, nil where that is not waited for
-	sent   <-chan struct{} // it was handed to the connection
+	stored <-chan error    // as in letter; nil where that is not waited for
+	sent   <-chan struct{} // likewise
 }
 
 // Wait blocks until the event is safe from the death of this process. While the stream or

@@ -52,31 +52,23 @@ func (w *Writes) Option() nats.Option {
 
 // wait blocks until all that the caller has published on nc is written, until limit or
 // while ctx is not done. It reports whether it is, which nobody knows while nc is not
-// connected: false. While a write is under way nc is not asked anything, which would
-// have to wait for the end of that.
+// connected: false.
 func (w *Writes) wait(ctx context.Context, nc *nats.Conn, limit <-chan time.Time) bool {
 	if w.open.Load() == 0 {
 		return false
 	}
 	for range yields { // the client mostly writes as soon as it is let, and then nobody has to be woken
 		runtime.Gosched()
-		if w.writing.Load() == 0 {
-			if left, err := nc.Buffered(); left == 0 || err != nil {
-				return err == nil
-			}
+		if known, all := w.look(nc); known {
+			return all
 		}
 	}
 	written := w.written()
-	if w.writing.Load() == 0 {
-		if !nc.IsConnected() {
-			return false
-		}
-		// The client writes all there is and keeps publishers out meanwhile. So either
-		// this finds nothing left, or what it finds is written, and all before it, when
-		// the write that begins next is over.
-		if left, err := nc.Buffered(); left == 0 || err != nil {
-			return err == nil
-		}
+	// The client writes all there is and keeps publishers out meanwhile. So either this
+	// finds nothing left, or what it finds is written, and all before it, when the write
+	// that begins next, or is under way, is over.
+	if known, all := w.look(nc); known {
+		return all
 	}
 	for {
 		select {
@@ -92,6 +84,19 @@ func (w *Writes) wait(ctx context.Context, nc *nats.Conn, limit <-chan time.Time
 			return err == nil
 		}
 	}
+}
+
+// look reports whether all is written, where that is known without a wait. While a write
+// is under way nc is not asked anything: the answer would come after the end of that.
+func (w *Writes) look(nc *nats.Conn) (known, all bool) {
+	switch {
+	case w.writing.Load() > 0:
+		return false, false
+	case !nc.IsConnected():
+		return true, false
+	}
+	left, err := nc.Buffered()
+	return left <= 0, err == nil // below 0 with an error
 }
 
 // written is closed after the next write that ends.
